@@ -1,0 +1,19 @@
+"""The two ways a call fails through no fault of ours. Both end the command line with exit code 2."""
+
+
+class InputError(ValueError):
+    """The user's input is wrong. The message is one line: the value, the place, the way out."""
+
+
+class MissingExtraError(InputError):
+    """An optional package is not installed.
+
+    Args:
+        package: what was imported, for example ``"implicit"``.
+        extra: the extra of Foretaste that brings it, for example ``"als"``.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f'{package} is not installed. Install it with: pip install "foretaste[{extra}]"'
+        )
