@@ -1,0 +1,57 @@
+"""Titles, categories and text from a file beside the log or named by an option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from foretaste.data.reading import read_interactions
+from foretaste.errors import InputError
+
+CSV = """user_id,item_id,rating,timestamp
+u1,0104257,8,1364690142
+u2,0903624,9,1377745112
+u1,0903624,2,1377745113
+"""
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_items_named_by_an_option(tmp_path, kind, check_contract):
+    frame = pl.DataFrame(
+        {
+            "asin": ["007", "8"],
+            "title": ["Bond", None],
+            "genres": ["Spy, Film", ""],
+            "description": ["d", "e"],
+        }
+    )
+    path = tmp_path / f"items.{kind}"
+    if kind in ("csv", "tsv"):
+        frame.write_csv(path, separator="," if kind == "csv" else "\t")
+    elif kind == "jsonl":
+        frame.write_ndjson(path)
+    else:
+        frame.with_columns(pl.col("genres").str.split(", ")).write_parquet(path)
+    log = read_interactions(pl.DataFrame({"user": ["a"], "item": ["007"]}), items=path)
+    assert log.items is not None
+    check_contract(log)
+    assert log.items.columns == ["item_id", "title", "categories", "text"]
+    assert log.items.row(0) == ("007", "Bond", ["Spy", "Film"], "d")
+    assert log.items["title"].to_list() == ["Bond", None]
+
+
+def test_a_broken_item_file_stops_only_whom_it_was_asked_for(tmp_path):
+    write(tmp_path / "ratings.csv", CSV)
+    write(tmp_path / "movies.csv", "")
+    log = read_interactions(tmp_path)
+    assert log.items is None
+    assert log.notes == ("items not read: movies.csv: the file is empty. Is it the right file?",)
+    with pytest.raises(InputError, match="empty"):
+        read_interactions(tmp_path / "ratings.csv", items=tmp_path / "movies.csv")
