@@ -1,0 +1,104 @@
+"""Finding items by the titles people type."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+import numpy as np
+
+from foretaste.data.catalog import Catalog
+from foretaste.data.sequences import offsets_of
+
+YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
+ROMAN = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
+LIKE = 75.0
+"""Two words less alike than this (0 to 100) are different words, not one mistyped."""
+
+
+class TitleMatch(NamedTuple):
+    """What a typed title was taken for; ``score`` is 0 (unlike) to 100 (equal)."""
+
+    typed: str
+    item: int
+    title: str
+    score: float
+
+
+class TitleIndex:
+    """Typo-tolerant look-up of titles; ids of items are accepted too.
+
+    Titles are compared word by word, in any order: what counts is how much of what was typed a
+    title holds, and a little how much of the title was typed. A rare word weighs more than a
+    common one. A year after the title must be right when typed and does not matter when not.
+    """
+
+    def __init__(self, catalog: Catalog, popularity: np.ndarray | None = None) -> None:
+        """Index the titles of ``catalog``; of equal matches the more popular item wins."""
+        self.catalog = catalog
+        self.popularity = np.zeros(len(catalog)) if popularity is None else popularity
+        words = [_words(title) or [""] for title in catalog.titles]
+        self._offsets = offsets_of(np.array([len(title) for title in words], np.int64))
+        flat = [word for title in words for word in title]
+        self._known = sorted(set(flat))
+        numbers = {word: number for number, word in enumerate(self._known)}
+        self._flat = np.array([numbers[word] for word in flat], np.int64)
+        # How much a word tells: 0.7 when every title holds it, more the fewer do.
+        self._weights = np.log(1 + len(words) / np.bincount(self._flat))
+        self._title_weights = self._weights[self._flat]
+        for number, title in enumerate(catalog.titles):
+            if YEAR.search(title):
+                self._title_weights[self._offsets[number + 1] - 1] = 0
+        self._joined = ["".join(_words(YEAR.sub("", title))) for title in catalog.titles]
+
+    def find(self, typed: str, *, limit: int = 5, minimum: float = 75.0) -> list[TitleMatch]:
+        """The items whose titles are most like ``typed``, best first; none below ``minimum``."""
+        scores = self._scores(_words(typed))
+        number = int(self.catalog.numbers([typed.strip()])[0])
+        # "300" is a title before it is an id.
+        if number >= 0 and (scores.max() < 100 or not self.catalog.has_titles):
+            return [TitleMatch(typed, number, self.catalog.titles[number], 100.0)]
+        best = np.lexsort((-self.popularity, -scores))[:limit]
+        return [
+            TitleMatch(typed, int(item), self.catalog.titles[item], float(scores[item]))
+            for item in best
+            if scores[item] >= max(minimum, 1)
+        ]
+
+    def match(self, typed: list[str]) -> tuple[list[TitleMatch], list[str]]:
+        """The best match of every typed title, and those that match nothing."""
+        found = {title: self.find(title, limit=1) for title in typed if title.strip()}
+        matched = [matches[0] for matches in found.values() if matches]
+        return matched, [title for title, matches in found.items() if not matches]
+
+    def _scores(self, query: list[str]) -> np.ndarray:
+        """How well every title answers ``query``, in whole points, float ``[items]``."""
+        from rapidfuzz import fuzz, process
+
+        if not query or not len(self.catalog):
+            return np.zeros(len(self.catalog))
+        like = process.cdist(query, self._known, scorer=fuzz.ratio, score_cutoff=LIKE) / 100
+        like *= like  # squared, as one slip in a short word makes another word: "heat", "heart"
+        for row, word in enumerate(query):
+            if word.isdigit():  # 1998 is not nearly 1999
+                like[row] = [word == other for other in self._known]
+        nearest = like.argmax(axis=1)
+        unknown = np.log(1 + len(self.catalog))
+        weights = np.where(like.max(axis=1) > 0, self._weights[nearest], unknown)
+        events = like[:, self._flat]  # [query words, words of all titles]
+        starts = self._offsets[:-1]
+        typed = weights @ np.maximum.reduceat(events, starts, axis=1) / weights.sum()
+        held = np.add.reduceat(events.max(axis=0) * self._title_weights, starts)
+        held /= np.maximum(np.add.reduceat(self._title_weights, starts), 1e-9)
+        by_words = typed * (0.9 + 0.1 * held)
+        # "spiderman" for "Spider-Man"; worth less, as "godfather 2" is also nearly "Godfather".
+        joined = process.cdist(["".join(query)], self._joined, scorer=fuzz.ratio)[0] / 100
+        return np.round(100 * np.maximum(by_words, 0.9 * joined))
+
+
+def _words(title: str) -> list[str]:
+    """Lower case, no accents, no punctuation, roman numbers as digits: "Amélie II" -> amelie, 2."""
+    folded = unicodedata.normalize("NFKD", title.casefold())
+    plain = "".join(letter for letter in folded if not unicodedata.combining(letter))
+    return [ROMAN.get(word, word) for word in re.findall(r"\w+", plain) or plain.split()]

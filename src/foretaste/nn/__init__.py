@@ -1,0 +1,1 @@
+"""Networks' parts: plain modules and functions that know nothing of data, serving or federation."""

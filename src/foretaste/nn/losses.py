@@ -1,0 +1,134 @@
+"""Losses over a whole catalog whose memory does not grow with events x items."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LOGITS_AT_ONCE = 1_700_000
+"""Logits held at a time (7 MB of float32): small enough to stay in the last cache, large enough
+for matrix products at full speed."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies of ``hidden @ weight.T``, with gradients made on the way.
+
+    Logits exist for one chunk of events at a time, in a buffer that is used again: the same
+    products as autograd's, without writing [events, items] to memory three times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, half: bool) -> Tensor:
+        events, items = len(hidden), len(weight)
+        chunk = min(max(LOGITS_AT_ONCE // items, 64), events)
+        dtype = torch.bfloat16 if half else hidden.dtype
+        vectors = weight.detach().to(dtype)
+        logits = torch.empty(chunk, items, dtype=dtype, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden)
+        # bfloat16 sums lose small addends, so the many chunks add up in float32.
+        grad_weight = torch.zeros_like(weight)
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        for first in range(0, events, chunk):
+            part = hidden[first : first + chunk].detach().to(dtype)  # [C, D]
+            target = targets[first : first + chunk, None]  # [C, 1]
+            probability = logits[: len(part)]
+            torch.mm(part, vectors.T, out=probability)  # [C, N]
+            top = probability.amax(1, keepdim=True)
+            wanted = probability.gather(1, target)
+            torch.softmax(probability, 1, out=probability)
+            # log of the normaliser from the most likely item, whose share is never tiny.
+            normaliser = top.float() - probability.amax(1, keepdim=True).float().log()
+            loss += (normaliser - wanted.float()).sum()
+            probability.scatter_add_(1, target, torch.full_like(wanted, -1))
+            grad_hidden[first : first + chunk] = probability @ vectors
+            if half:
+                grad_weight += probability.T @ part
+            else:
+                grad_weight.addmm_(probability.T, part)
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grads[0]
+        return grad_hidden * scale, grad_weight * scale, None, None
+
+
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, half: bool = False
+) -> Tensor:
+    """Sum over events of the cross-entropy of a softmax over the whole catalog.
+
+    Args:
+        hidden: float ``[events, dim]``.
+        weight: float ``[items, dim]``, the item vectors.
+        targets: int64 ``[events]``, each in ``[0, items)``.
+        half: make logits and their products in bfloat16 (faster from some 5,000 items on).
+
+    Returns:
+        A scalar. Memory is bounded by a chunk of ``LOGITS_AT_ONCE`` logits and ``weight``.
+    """
+    if not len(hidden):
+        return hidden.sum() + 0 * weight.sum()
+    return _LinearCrossEntropy.apply(hidden, weight, targets, half)  # type: ignore[no-any-return]
+
+
+def sampled_softmax(
+    hidden: Tensor, weight: Tensor, targets: Tensor, negatives: Tensor, log_q: Tensor
+) -> Tensor:
+    """Sum of cross-entropies over the target and shared negatives, corrected for their frequency.
+
+    A negative drawn with probability q stands for 1/q others: its logit loses log q, as does the
+    target's (Bengio and Senecal 2008; Yi et al., RecSys 2019). A negative that is the target of
+    an event is left out for that event.
+
+    Args:
+        hidden: float ``[events, dim]``.
+        weight: float ``[items, dim]``.
+        targets: int64 ``[events]``.
+        negatives: int64 ``[negatives]``, shared by all events.
+        log_q: float ``[items]``, log of the expected count of an item among the negatives.
+    """
+    wanted = (hidden * weight[targets]).sum(1) - log_q[targets]  # [T]
+    others = hidden @ weight[negatives].T - log_q[negatives]  # [T, S]
+    others = others.masked_fill(negatives == targets[:, None], -math.inf)
+    return F.cross_entropy(
+        torch.cat([wanted[:, None], others], 1),
+        torch.zeros_like(targets),
+        reduction="sum",
+    )
+
+
+def gbce(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    negatives: Tensor,
+    *,
+    calibration: float = 0.75,
+) -> Tensor:
+    """Sum of generalised binary cross-entropies (gSASRec: Petrov and Macdonald, RecSys 2023).
+
+    The probability of the target is raised to the power beta, which undoes the overconfidence
+    that sampling causes: beta = a (t (1 - 1/a) + 1/a) with sampling rate a = S / (N - 1) and
+    ``calibration`` t (0: plain binary cross-entropy, 1: fully calibrated).
+
+    Args:
+        hidden: float ``[events, dim]``.
+        weight: float ``[items, dim]``.
+        targets: int64 ``[events]``.
+        negatives: int64 ``[events, S]``, drawn uniformly, each event's own.
+        calibration: t.
+    """
+    # More draws than items do not make the sample more than complete.
+    rate = min(1.0, negatives.shape[1] / max(len(weight) - 1, 1))
+    beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+    wanted = (hidden * weight[targets]).sum(1)  # [T]
+    others = torch.einsum("td,tsd->ts", hidden, weight[negatives])  # [T, S]
+    others = others.masked_fill(negatives == targets[:, None], -math.inf)
+    return -(beta * F.logsigmoid(wanted)).sum() + F.softplus(others).sum()
