@@ -1,4 +1,4 @@
-"""The two ways a call fails through no fault of ours. Both end the command line with exit code 2."""
+"""The ways a call fails through no fault of ours; they end the command line with exit code 2."""
 
 
 class InputError(ValueError):
@@ -14,6 +14,7 @@ class MissingExtraError(InputError):
     """
 
     def __init__(self, package: str, extra: str) -> None:
+        """The message names both."""
         super().__init__(
             f'{package} is not installed. Install it with: pip install "foretaste[{extra}]"'
         )

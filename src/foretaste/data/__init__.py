@@ -1,0 +1,1 @@
+"""From logs to batches: reading, numbering, splitting, and looking for leaks. No torch."""

@@ -112,6 +112,11 @@ class ListMetrics:
             values[f"ild@{self.k}"] = self._categories.mean_distance(block)
         return values
 
+    @property
+    def places(self) -> int:
+        """How many items have been listed, over all lists."""
+        return int(self._listed.sum())
+
     def summary(self) -> dict[str, float]:
         """The metrics of all lists together.
 
@@ -122,7 +127,7 @@ class ListMetrics:
         Raises:
             ValueError: no item has been listed yet.
         """
-        places = int(self._listed.sum())
+        places = self.places
         if places == 0:
             raise ValueError("no item has been listed yet: call update with lists first.")
         chosen = self._popularity.astype(np.float64)

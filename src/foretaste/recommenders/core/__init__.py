@@ -1,0 +1,1 @@
+"""What all recommenders share: the contract, the training loop, files, ranking."""

@@ -1,0 +1,93 @@
+"""Asking a recommender the queries of a split: per-query figures, streamed in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from foretaste.data.split import Queries
+from foretaste.metrics import ListMetrics, parse_metric, query_metrics, target_positions
+from foretaste.progress import Progress, Silent
+from foretaste.recommenders.core.base import Exclude, Recommender
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Answers(NamedTuple):
+    """What a recommender's rankings of some queries came to.
+
+    Attributes:
+        metrics: by name, float64 ``[queries]``, in the order of the queries.
+        lists: figures of all lists together (coverage, Gini, popularity lift, head share).
+        positions: int64 ``[targets]``, items above each target; the catalog's size when the
+            target is never found. In the order of ``queries.targets.items``.
+    """
+
+    metrics: dict[str, np.ndarray]
+    lists: dict[str, float]
+    positions: np.ndarray
+
+
+def rank_queries(
+    recommender: Recommender,
+    queries: Queries,
+    metrics: Sequence[str],
+    *,
+    exclude: Exclude = "seen",
+    list_length: int | None = None,
+    block: int | None = None,
+    progress: Progress | None = None,
+) -> Answers:
+    """Rank the whole catalog for every query.
+
+    Memory holds one block of scores and a few numbers per query, never queries x items. The
+    figures of a query do not depend on the block it was in.
+
+    Args:
+        recommender: fitted on the split that the queries come from.
+        queries: what is asked.
+        metrics: names such as ``ndcg@10``.
+        exclude: ``seen`` leaves the items of a history out of its ranking, ``none`` nothing.
+        list_length: also make lists of this length, for novelty, diversity, coverage and Gini.
+        block: queries at a time.
+        progress: who is told.
+    """
+    for name in metrics:
+        parse_metric(name)
+    catalog = recommender.catalog
+    assert catalog is not None
+    figures: dict[str, np.ndarray] = {}
+    places = np.empty(queries.targets.events, np.int64)
+    lists = None
+    if list_length is not None:
+        lists = ListMetrics(len(catalog), recommender.popularity, catalog.categories, list_length)
+    with (progress or Silent()).task("ranking", len(queries)) as task:
+        for rows, scores in recommender.scores(queries.histories, exclude=exclude, block=block):
+            targets = queries.targets.take(rows)
+            positions = target_positions(scores, targets.rows, targets.items)
+            found = query_metrics(positions, targets.rows, len(rows), metrics)
+            if lists is not None and list_length is not None:
+                found |= lists.update(_top(scores, list_length))
+            for name, values in found.items():
+                figures.setdefault(name, np.empty(len(queries)))[rows] = values
+            places[_events(queries, rows)] = positions.greater
+            task.advance(len(rows))
+    listed = lists is not None and lists.places > 0  # every item may have been seen
+    return Answers(figures, lists.summary() if lists is not None and listed else {}, places)
+
+
+def _top(scores: Tensor, length: int) -> np.ndarray:
+    """The items of the best scores, int64 ``[B, length]``; -1 where there are no more."""
+    top = scores.topk(min(length, scores.shape[1]), dim=1)
+    items = top.indices.masked_fill(top.values.isneginf(), -1).cpu().numpy()
+    return np.pad(items, ((0, 0), (0, length - items.shape[1])), constant_values=-1)
+
+
+def _events(queries: Queries, rows: np.ndarray) -> np.ndarray:
+    """Where the targets of these rows lie in ``queries.targets.items``."""
+    starts, lengths = queries.targets.offsets[:-1][rows], queries.targets.lengths[rows]
+    first = np.cumsum(lengths) - lengths
+    return np.repeat(starts - first, lengths) + np.arange(lengths.sum())

@@ -1,0 +1,121 @@
+"""Named arrays in safetensors files that appear whole or not at all. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foretaste.errors import InputError
+
+
+def write_arrays(
+    path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any] | None = None
+) -> None:
+    """Write arrays, and a small JSON-able ``about``, to ``path`` in one step.
+
+    A crash or a full disk leaves the old file as it was.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps(about or {})
+    metadata = {"about": text, "crc32": _checksum(whole, text)}
+    _replace(path, lambda partial: save_file(whole, partial, metadata), _size(whole))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file in one step: beside it first, then in its place.
+
+    Raises:
+        InputError: when the disk is full or the folder cannot be written.
+    """
+    _replace(path, lambda partial: partial.write_bytes(content), len(content))
+
+
+def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
+    from safetensors import SafetensorError
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{path}: cannot write {size:,} bytes ({reason}). "
+            "Free some space or choose another --run folder; what was there is untouched."
+        ) from error
+
+
+def _size(arrays: dict[str, np.ndarray]) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _checksum(arrays: dict[str, np.ndarray], about: str) -> str:
+    """Of all that a file says; safetensors itself does not notice a changed byte."""
+    checksum = zlib.crc32(about.encode())
+    for name, array in sorted(arrays.items()):
+        head = f"{name} {array.dtype.str} {array.shape}"
+        checksum = zlib.crc32(head.encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
+    return f"{checksum:08x}"
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that ``write_arrays`` wrote.
+
+    Raises:
+        InputError: when it is missing, cut short, or not a safetensors file.
+    """
+    return read_arrays_about(path)[0]
+
+
+def read_arrays_about(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the ``about`` of a file that ``write_arrays`` wrote; see ``read_arrays``."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give a folder that a finished run wrote.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        if metadata.get("crc32") != _checksum(arrays, metadata.get("about", "")):
+            raise ValueError("it is not as it was written")
+        about = json.loads(metadata["about"])
+    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"{path}: damaged or not a safetensors file ({reason}). Train again or resume the run."
+        ) from error
+    return arrays, about
+
+
+def checked(
+    arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], dtype: type
+) -> np.ndarray:
+    """The array of this name, which must have this shape and type: for ``_set_arrays``.
+
+    Raises:
+        KeyError: when there is no such array.
+        ValueError: when it is of another shape or type.
+    """
+    array = arrays[name]
+    if array.shape != shape or array.dtype != dtype:
+        wanted = f"{np.dtype(dtype).name} {list(shape)}"
+        raise ValueError(f"{name} is {array.dtype.name} {list(array.shape)}, not {wanted}")
+    return array

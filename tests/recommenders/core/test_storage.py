@@ -1,0 +1,122 @@
+"""Files that appear whole or not at all, and that notice when they were changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from foretaste.errors import InputError
+from foretaste.recommenders.core.storage import (
+    checked,
+    read_arrays,
+    read_arrays_about,
+    write_arrays,
+    write_whole,
+)
+
+ARRAYS = {
+    "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "none": np.zeros((0, 5), np.int64),
+    "scalar": np.array(3.5),
+    "flags": np.array([True, False]),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "arrays.safetensors"
+    write_arrays(file, ARRAYS, {"step": 3, "best": None, "rate": 0.1})
+    return file
+
+
+def test_what_was_written_is_read(path: Path):
+    arrays, about = read_arrays_about(path)
+    assert about == {"step": 3, "best": None, "rate": 0.1}
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_arrays_that_do_not_lie_in_a_row_are_written_as_they_look(tmp_path: Path):
+    matrix = np.arange(12, dtype=np.float32).reshape(3, 4)
+    write_arrays(tmp_path / "a", {"turned": matrix.T, "every": matrix[:, ::2]})
+    found = read_arrays(tmp_path / "a")
+    np.testing.assert_array_equal(found["turned"], matrix.T)
+    np.testing.assert_array_equal(found["every"], matrix[:, ::2])
+
+
+def test_every_cut_and_every_changed_byte_is_noticed(path: Path):
+    good = path.read_bytes()
+    for length in range(len(good)):
+        path.write_bytes(good[:length])
+        with pytest.raises(InputError, match="damaged"):
+            read_arrays(path)
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+        with pytest.raises(InputError, match="damaged"):
+            read_arrays(path)
+
+
+def test_files_of_others_are_said(tmp_path: Path):
+    save_file({"a": np.zeros(3)}, tmp_path / "foreign")
+    (tmp_path / "text").write_text("hello")
+    for name in ("foreign", "text"):
+        with pytest.raises(InputError, match=name):
+            read_arrays(tmp_path / name)
+    for name in ("nothing", "."):
+        with pytest.raises(InputError, match="no such file"):
+            read_arrays(tmp_path / name)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("full")])
+def test_a_failing_write_leaves_the_old_file(path: Path, error: Exception, monkeypatch):
+    old = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(InputError, match="what was there is untouched"):
+        write_arrays(path, {"other": np.ones(5)})
+    with pytest.raises(InputError, match="cannot write 5 bytes"):
+        write_whole(path, b"other")
+    assert path.read_bytes() == old
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch):
+    old = path.read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_arrays(path, {"other": np.ones(5)})
+    assert path.read_bytes() == old
+    monkeypatch.undo()
+    write_arrays(path, {"other": np.ones(5)})  # what the interrupted write left is no hindrance
+    assert list(read_arrays(path)) == ["other"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path):
+    for folder in (tmp_path / "nowhere", tmp_path / "file"):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="cannot write"):
+            write_arrays(folder / "a", ARRAYS)
+
+
+def test_checked_says_what_does_not_fit():
+    assert checked(ARRAYS, "matrix", (3, 4), np.float32) is ARRAYS["matrix"]
+    with pytest.raises(KeyError):
+        checked(ARRAYS, "nobody", (3, 4), np.float32)
+    with pytest.raises(ValueError, match=r"matrix is float32 \[3, 4\], not float32 \[4, 3\]"):
+        checked(ARRAYS, "matrix", (4, 3), np.float32)
+    with pytest.raises(ValueError, match="not int64"):
+        checked(ARRAYS, "matrix", (3, 4), np.int64)

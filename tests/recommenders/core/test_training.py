@@ -1,0 +1,275 @@
+"""Training: resumed equals uninterrupted bit for bit, rates, clipping, early stopping."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foretaste.data.batches import Batch
+from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
+from foretaste.recommenders.core.base import RunContext
+from foretaste.recommenders.core.checkpoint import FILE
+from foretaste.recommenders.core.registry import find
+from foretaste.recommenders.core.sequence import SequenceRecommender
+from foretaste.recommenders.core.train_config import TrainConfig
+from foretaste.recommenders.core.training import Objective, Trainer
+
+SEQUENCES = Sequences.from_lists([[i % 5, (i + 1) % 5, (i + 2) % 5] for i in range(20)])
+
+
+class Killed(Exception):
+    """Raised by a progress bar, as if the process had been ended there."""
+
+
+class KilledAfter:
+    """A progress that raises after so many finished epochs (of this process)."""
+
+    def __init__(self, epochs: int):
+        self.left = epochs
+
+    def task(self, description: str, total: int | None = None) -> KilledAfter:
+        self.training = description == "training"
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if self.training and note:
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+
+    def __enter__(self) -> KilledAfter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+
+def model(name: str = "sasrec", **train) -> SequenceRecommender:
+    settings = {"epochs": 5, "batch_tokens": 100, "learning_rate": 0.01, "schedule": "cosine"}
+    made = find(name)(dim=8, max_length=8, dropout=0.3, train=settings | train)
+    assert isinstance(made, SequenceRecommender)
+    return made
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+# --- The same weights ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sasrec", "bert4rec"])
+@pytest.mark.parametrize("killed_after", [1, 2, 4, 5])
+def test_resumed_equals_uninterrupted(name: str, killed_after: int, ordinary, tmp_path: Path):
+    straight = model(name)
+    expected = straight.fit(ordinary, RunContext(seed=5))
+    with pytest.raises(Killed):
+        model(name).fit(
+            ordinary, RunContext(seed=5, folder=tmp_path, progress=KilledAfter(killed_after))
+        )
+    torch.manual_seed(999)  # another process starts from another state
+    resumed = model(name)
+    report = resumed.fit(ordinary, RunContext(seed=5, folder=tmp_path))
+    assert same(resumed._arrays(), straight._arrays())
+    assert [e[:3] + e[4:] for e in report.epochs] == [e[:3] + e[4:] for e in expected.epochs]
+    assert (report.best_epoch, report.stopped) == (expected.best_epoch, expected.stopped)
+
+
+def test_killed_again_and_again(ordinary, tmp_path: Path):
+    straight = model(patience=2, epochs=6)
+    expected = straight.fit(ordinary, RunContext(seed=1))
+    for _ in range(len(expected.epochs)):
+        with pytest.raises(Killed):
+            model(patience=2, epochs=6).fit(
+                ordinary, RunContext(seed=1, folder=tmp_path, progress=KilledAfter(1))
+            )
+    resumed = model(patience=2, epochs=6)
+    report = resumed.fit(ordinary, RunContext(seed=1, folder=tmp_path))
+    assert same(resumed._arrays(), straight._arrays())
+    assert report.stopped == expected.stopped
+
+
+def test_a_folder_changes_nothing(ordinary, tmp_path: Path):
+    without, within = model(), model()
+    without.fit(ordinary, RunContext(seed=2))
+    within.fit(ordinary, RunContext(seed=2, folder=tmp_path))
+    assert same(without._arrays(), within._arrays())
+
+
+def test_the_seed_decides(ordinary):
+    models = [model(epochs=2) for _ in range(3)]
+    for one, seed in zip(models, (1, 1, 2), strict=True):
+        one.fit(ordinary, RunContext(seed=seed))
+    assert same(models[0]._arrays(), models[1]._arrays())
+    assert not same(models[0]._arrays(), models[2]._arrays())
+
+
+def test_a_damaged_or_foreign_checkpoint_is_said(ordinary, tmp_path: Path):
+    model(epochs=1).fit(ordinary, RunContext(folder=tmp_path))
+    with pytest.raises(InputError, match="Delete it to train anew"):
+        model("gru4rec").fit(ordinary, RunContext(folder=tmp_path))
+    good = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(good[: len(good) // 2])
+    with pytest.raises(InputError, match="damaged"):
+        model().fit(ordinary, RunContext(folder=tmp_path))
+
+
+# --- One step -----------------------------------------------------------------------------------
+
+
+class Slope(nn.Module):
+    """A loss that is linear in two weights, so that gradients are known: 3 and 4 per event."""
+
+    def __init__(self, broken_from: int = 10**9):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+        self.calls, self.broken_from = 0, broken_from
+
+    def forward(self, batch: Batch, half: bool) -> Tensor:
+        self.calls += 1
+        value = (self.weight * torch.tensor([3.0, 4.0])).sum() * batch.tokens
+        return value * math.nan if self.calls >= self.broken_from else value
+
+
+class Watched(Trainer):
+    """Keeps the rate and the gradients of every step."""
+
+    def fit(self):
+        self.rates, self.gradients = [], []
+        return super().fit()
+
+    def learn(self, rng):
+        step = self.optimizer.step
+        inner = self.optimizer.optimizer
+
+        def watched(*args, **kwargs):
+            self.rates.append(inner.param_groups[0]["lr"])
+            (weight,) = self.objective.loss.parameters()
+            assert weight.grad is not None
+            self.gradients.append(weight.grad.clone())
+            return step(*args, **kwargs)
+
+        self.optimizer.step = watched  # type: ignore[method-assign]
+        try:
+            return super().learn(rng)
+        finally:
+            del self.optimizer.step
+
+
+def watched(loss: Slope | None = None, validate=None, **config) -> Watched:
+    loss = loss or Slope()
+    settings = {"epochs": 3, "batch_tokens": 4, "learning_rate": 0.5, "warmup_steps": 0} | config
+    objective = Objective(loss, loss, validate, 8, 5)
+    return Watched(objective, SEQUENCES, TrainConfig.model_validate(settings), RunContext())
+
+
+def test_constant_rate_after_warmup():
+    trainer = watched(warmup_steps=10)
+    trainer.fit()
+    # 20 rows of two inputs, two rows a batch: ten steps an epoch.
+    expected = [0.5 * min(1, step / 10) for step in range(1, 31)]
+    assert trainer.rates == pytest.approx(expected)
+
+
+def test_cosine_rate_falls_to_a_hundredth():
+    trainer = watched(schedule="cosine")
+    trainer.fit()
+    done = np.arange(30) / 30
+    expected = 0.5 * (0.01 + 0.99 * (1 + np.cos(np.pi * done)) / 2)
+    assert trainer.rates == pytest.approx(expected.tolist())
+    assert trainer.rates[0] == 0.5 and trainer.rates[-1] < 0.01
+
+
+@pytest.mark.parametrize(("clip", "norm"), [(0.0, 5.0), (1.0, 1.0), (7.0, 5.0)])
+def test_gradients_are_those_of_the_mean_and_clipped(clip: float, norm: float):
+    trainer = watched(clip=clip)
+    trainer.fit()
+    for gradient in trainer.gradients:
+        assert gradient.norm().item() == pytest.approx(norm, rel=1e-4)
+        torch.testing.assert_close(gradient / gradient.norm(), torch.tensor([0.6, 0.8]))
+
+
+def test_weight_decay_spares_vectors():
+    trainer = watched()
+    trainer.fit()
+    groups = trainer.optimizer.param_groups
+    assert [len(group["params"]) for group in groups] == [0, 1]
+
+
+@pytest.mark.parametrize("broken_from", [1, 15])
+def test_a_loss_that_is_no_number_is_said(broken_from: int):
+    epoch = 1 + (broken_from - 1) // 10
+    with pytest.raises(InputError, match=f"nan in epoch {epoch}.*learning_rate"):
+        watched(Slope(broken_from)).fit()
+
+
+def test_nothing_to_learn_is_said():
+    with pytest.raises(InputError, match="no user has two events"):
+        Trainer(
+            Objective(Slope(), Slope(), None, 8, 5),
+            Sequences.from_lists([[1], [2], []]),
+            TrainConfig(),
+            RunContext(),
+        )
+
+
+# --- When to stop --------------------------------------------------------------------------------
+
+
+def planned(values: list[float], loss: Slope):
+    """A validation with known values, which notes the weights it saw."""
+    left, seen = list(values), []
+
+    def validate() -> float:
+        seen.append(loss.weight.detach().clone())
+        return left.pop(0)
+
+    return validate, seen
+
+
+def test_early_stopping_keeps_the_best():
+    loss = Slope()
+    validate, seen = planned([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], loss)
+    trainer = watched(loss, validate, epochs=6, patience=3)
+    report = trainer.fit()
+    assert len(report.epochs) == 5  # the third without improvement; an equal value is none
+    assert report.best_epoch == 2
+    assert report.stopped == "ndcg@10 no better for 3 validations"
+    assert [epoch.valid for epoch in report.epochs] == [0.1, 0.3, 0.2, 0.3, 0.25]
+    assert torch.equal(loss.weight, seen[1])
+
+
+def test_without_patience_all_epochs_run_and_the_best_is_kept():
+    loss = Slope()
+    validate, seen = planned([0.5, 0.4, 0.3], loss)
+    report = watched(loss, validate, patience=0).fit()
+    assert (len(report.epochs), report.best_epoch) == (3, 1)
+    assert report.stopped == "all epochs done"
+    assert torch.equal(loss.weight, seen[0])
+
+
+def test_validation_when_it_is_due_and_at_the_end():
+    loss = Slope()
+    validate, _ = planned([0.1, 0.2, 0.3], loss)
+    report = watched(loss, validate, epochs=5, validate_every=2).fit()
+    assert [epoch.valid for epoch in report.epochs] == [None, 0.1, None, 0.2, 0.3]
+
+
+def test_without_validation_the_last_weights_are_kept():
+    loss = Slope()
+    report = watched(loss).fit()
+    assert report.best_epoch is None
+    assert (loss.weight < 0).all()
+    assert [epoch.targets for epoch in report.epochs] == [40, 40, 40]
