@@ -1,0 +1,28 @@
+"""Figures of an evaluation in the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from foretaste.cli.display import interval, print_table, say
+
+
+def print_evaluation(summary: dict[str, Any]) -> None:
+    """Metrics with intervals, list figures and slices of ``metrics.json``."""
+    seen = "seen items left out" if summary["exclude"] == "seen" else "seen items allowed"
+    title = (
+        f"{summary['model']}: {summary['part']} of {summary['split']}, "
+        f"{summary['users']:,} users, {seen}"
+    )
+    rows = [[name, interval(figure)] for name, figure in summary["metrics"].items()]
+    rows += [
+        [name, f"{value:.4f}"] for name, value in summary["lists"].items() if value is not None
+    ]
+    print_table(title, ["metric", "mean (95 % interval)"], rows)
+    slices = {name: of for name, of in summary["slices"]["users"].items() if of["users"]}
+    first = next(iter(summary["metrics"]))
+    shown = [
+        f"{name}: {of['metrics'][first]['value']:.4f} ({of['users']:,} users)"
+        for name, of in slices.items()
+    ]
+    say(f"{first} by events in the history: " + ", ".join(shown))

@@ -1,0 +1,76 @@
+"""``foretaste recommend``: a list for a history typed as titles or ids, or for a known user."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from foretaste.cli import options
+
+
+def recommend(
+    run: options.Run,
+    history: Annotated[
+        str | None, typer.Option("--history", help='Titles, oldest first: "The Matrix; Inception".')
+    ] = None,
+    history_ids: Annotated[
+        str | None, typer.Option("--history-ids", help="Item ids, oldest first: 12,5,99.")
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", help="A user id of the log.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Length of the list.")] = 10,
+    candidates: Annotated[
+        str | None, typer.Option("--candidates", help="Item ids that may be recommended.")
+    ] = None,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="Allow items of the history.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Recommend items. Without a history it recommends what is popular."""
+    from foretaste.cli.display import print_json
+    from foretaste.experiments.answering import Question, answer
+    from foretaste.experiments.run_folder import RunFolder
+
+    question = Question(
+        titles=_titles(history),
+        item_ids=_ids(history_ids) or [],
+        user=user,
+        k=k,
+        candidates=_ids(candidates),
+        exclude="none" if include_seen else "seen",
+    )
+    found = answer(RunFolder.open(run), question)
+    if json:
+        print_json(found.to_json())
+    else:
+        show_answer(found)
+
+
+def show_answer(found) -> None:
+    """The list, and how the question was understood."""
+    from foretaste.cli.display import print_table, say
+
+    for match in found.matched:
+        typed = "" if match.typed == match.title else f'"{match.typed}" is '
+        say(f"  read {typed}{match.title} [{match.item_id}]")
+    for unknown in found.unknown:
+        say(f"  not in the catalog, left out: {unknown}")
+    if not found.history:
+        say("No history, so these are popular items.")
+    rows = [
+        [str(place), line.title, line.item_id, f"{line.score:.3f}"]
+        for place, line in enumerate(found.items, 1)
+    ]
+    print_table("", ["#", "title", "id", "score"], rows)
+
+
+def _titles(text: str | None) -> list[str]:
+    return [title.strip() for title in (text or "").split(";") if title.strip()]
+
+
+def _ids(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [one for one in re.split(r"[,;\s]+", text) if one]

@@ -1,0 +1,122 @@
+"""Asking a run for a list, in titles, ids, or the name of a user of its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from foretaste.data.titles import TitleIndex
+from foretaste.errors import InputError
+from foretaste.experiments.run_folder import RunFolder
+from foretaste.experiments.running import reopen
+from foretaste.recommenders.core.base import Exclude, Recommender
+from foretaste.recommenders.core.results import RecommendedItem
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a history in titles, or in item ids, or a user of the log; or nothing.
+
+    Attributes:
+        titles: what a person typed, oldest first; matched with tolerance for typing errors.
+        item_ids: exact ids, oldest first.
+        user: the id of a user; the history is all that the log knows of them.
+        k: length of the list.
+        candidates: item ids that may be recommended; None means all.
+        exclude: ``seen`` leaves items of the history out.
+    """
+
+    titles: list[str]
+    item_ids: list[str]
+    user: str | None
+    k: int = 10
+    candidates: list[str] | None = None
+    exclude: Exclude = "seen"
+
+
+class Matched(NamedTuple):
+    """An item of the history, and what it was read from."""
+
+    typed: str
+    item_id: str
+    title: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A list, and how the question was understood.
+
+    Attributes:
+        items: best first.
+        matched: what typed titles and ids were taken for.
+        unknown: titles and ids that the catalog does not hold; they were left out.
+        history: the item ids that the list answers to.
+    """
+
+    items: list[RecommendedItem]
+    matched: list[Matched]
+    unknown: list[str]
+    history: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: ``items``, ``matched``, ``unknown``, ``history``."""
+        return {
+            "items": [line._asdict() for line in self.items],
+            "matched": [match._asdict() for match in self.matched],
+            "unknown": self.unknown,
+            "history": self.history,
+        }
+
+
+def answer(run: RunFolder, question: Question) -> Answer:
+    """Recommend for a question.
+
+    Raises:
+        InputError: when the question names its history in two ways, the user is not in the log,
+            or the run has no trained model.
+    """
+    named = [bool(question.titles), bool(question.item_ids), question.user is not None]
+    if sum(named) > 1:
+        raise InputError("give one of --history, --history-ids and --user, not several.")
+    recommender = run.recommender()
+    if question.user is not None:
+        history, matched, unknown = _of_user(run, question.user), [], []
+    else:
+        history, matched, unknown = _of_typed(recommender, question)
+    lists = recommender.recommend(
+        [history], question.k, exclude=question.exclude, candidates=question.candidates
+    )
+    return Answer(lists[0], matched, unknown, history)
+
+
+def _of_typed(
+    recommender: Recommender, question: Question
+) -> tuple[list[str], list[Matched], list[str]]:
+    catalog = recommender.catalog
+    assert catalog is not None
+    if question.titles:
+        found, unknown = TitleIndex(catalog, recommender.popularity).match(question.titles)
+        matched = [Matched(m.typed, catalog.item_ids[m.item], m.title, m.score) for m in found]
+    else:
+        numbers = catalog.numbers(question.item_ids)
+        pairs = list(zip(question.item_ids, numbers.tolist(), strict=True))
+        unknown = [item_id for item_id, number in pairs if number < 0]
+        matched = [
+            Matched(item_id, item_id, catalog.titles[number], 100.0)
+            for item_id, number in pairs
+            if number >= 0
+        ]
+    return [match.item_id for match in matched], matched, unknown
+
+
+def _of_user(run: RunFolder, user: str) -> list[str]:
+    recipe, dataset, _ = reopen(run)
+    place = dataset.users.index_of(user)
+    if place is None:
+        raise InputError(
+            f'{recipe.data.source}: no user "{user}" in the log. '
+            "Give a history with --history or --history-ids instead."
+        )
+    ids = dataset.catalog.item_ids
+    return [ids[item] for item in dataset.sequences[place].tolist()]

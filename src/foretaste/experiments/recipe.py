@@ -1,0 +1,232 @@
+"""A recipe: all that decides what a run comes to, in one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from foretaste.data.split import SplitKind
+from foretaste.errors import InputError
+from foretaste.metrics import parse_metric
+from foretaste.recommenders.core.base import Exclude, Recommender, RunContext
+from foretaste.recommenders.core.configuring import build_config
+from foretaste.recommenders.core.registry import find
+
+METRICS = ("ndcg@10", "hr@10", "recall@10", "precision@10", "mrr@10", "map@10")
+DEFAULT_MODEL = "sasrec"
+
+
+class Section(BaseModel):
+    """A part of a recipe. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(Section):
+    """What is read, and how; see ``foretaste.data.read_interactions``.
+
+    ``source`` is the name of an embedded data set, a file, a folder or a glob.
+    """
+
+    source: str = "movietweetings"
+    user_col: str | None = None
+    item_col: str | None = None
+    time_col: str | None = None
+    rating_col: str | None = None
+    format: str | None = None
+    min_rating: float | None = None
+    k_core: int = Field(default=0, ge=0)
+    duplicates: Literal["first", "last", "keep"] = "first"
+    items: str | None = None
+
+
+class SplitSection(Section):
+    """How the data is cut; see ``foretaste.data.split``."""
+
+    kind: SplitKind = "global-time"
+    valid_share: float = Field(default=0.1, gt=0, lt=1)
+    test_share: float = Field(default=0.1, gt=0, lt=1)
+    targets: Literal["all", "next"] = "all"
+    min_item_count: int = Field(default=1, ge=1)
+    refit: bool = False
+
+
+class EvaluateSection(Section):
+    """What is measured. ``k`` is the length of the lists for coverage, novelty and diversity."""
+
+    metrics: tuple[str, ...] = METRICS
+    k: int = Field(default=10, ge=1)
+    exclude: Exclude = "seen"
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.metrics:
+            parse_metric(name)
+        return self
+
+
+class RunSection(Section):
+    """Where and how it runs; nothing here is a hyper-parameter. See ``RunContext``."""
+
+    seed: int = 0
+    device: str = "auto"
+    devices: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int = Field(default=0, ge=0)
+    compile: bool = False
+
+
+class TuneSection(Section):
+    """A search over fields of the recipe.
+
+    ``space`` maps a field such as ``model.dropout`` to a list of choices, or to a table with
+    ``low`` and ``high`` and optionally ``log = true``; ``metric`` is measured on validation.
+    """
+
+    trials: int = Field(default=20, ge=1)
+    metric: str = "ndcg@10"
+    space: dict[str, Any] = {}
+
+
+class Recipe(Section):
+    """Data, split, model, training, evaluation. ``model`` holds the name and its parameters."""
+
+    data: DataSection = DataSection()
+    split: SplitSection = SplitSection()
+    model: dict[str, Any] = {"name": DEFAULT_MODEL}
+    train: dict[str, Any] = {}
+    evaluate: EvaluateSection = EvaluateSection()
+    run: RunSection = RunSection()
+    tune: TuneSection = TuneSection()
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any], *, place: str = "recipe") -> Self:
+        """A recipe from nested tables, checked to the last key.
+
+        The parameters of the model and of its training are filled in with their defaults, so
+        that a recipe says all.
+
+        Raises:
+            InputError: one line that names the key or value and the nearest or allowed one.
+        """
+        recipe = build_config(cls, values, place=place)
+        recommender = recipe._recommender(place)
+        config = recommender.config.model_dump(mode="json")
+        train = config.pop("train", {})
+        model = {"name": recommender.name, **config}
+        return recipe.model_copy(update={"model": model, "train": train})
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """A recipe from a TOML file.
+
+        Raises:
+            InputError: when it cannot be read, is not TOML, or holds an unknown key.
+        """
+        return cls.build(read_toml(path), place=str(path))
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Self:
+        """The recipe with some fields set, such as ``{"train.epochs": 5}``.
+
+        Raises:
+            InputError: for a field that does not exist or a value that is not allowed.
+        """
+        return self.build(merged(self.model_dump(mode="json"), settings), place="settings")
+
+    def recommender(self) -> Recommender:
+        """The model that the recipe names, not fitted."""
+        return self._recommender("recipe")
+
+    def context(self) -> RunContext:
+        """How to run; the folder and the progress are the caller's to add."""
+        return RunContext(**self.run.model_dump())
+
+    def to_toml(self) -> str:
+        """The whole recipe as TOML; ``read`` gives it back."""
+        import tomli_w
+
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
+
+    def _recommender(self, place: str) -> Recommender:
+        parameters = dict(self.model)
+        name = parameters.pop("name", DEFAULT_MODEL)
+        if not isinstance(name, str):
+            raise InputError(f'{place} [model]: name = {name!r} is no text, such as "sasrec".')
+        recommender = find(name)
+        if self.train:
+            if "train" not in recommender.Config.model_fields:
+                raise InputError(
+                    f"{place} [train]: {name} is not trained by gradient, so "
+                    f"train.{next(iter(self.train))} would have no effect. Leave it out."
+                )
+            parameters["train"] = self.train
+        return recommender(build_config(recommender.Config, parameters, place=f"{place} [model]"))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: when it cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the recipe ({error.strerror}).") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not TOML ({error}).") from error
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """``["train.epochs=5", "model.name=ease"]`` as ``{"train.epochs": 5, "model.name": "ease"}``.
+
+    A value is read as TOML (numbers, true, lists, quoted text), and as plain text when it is none.
+
+    Raises:
+        InputError: for a setting without ``=`` or without a section.
+    """
+    parsed = {}
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals or "." not in field:
+            raise InputError(
+                f'--set "{setting}": write section.field=value, such as train.epochs=5.'
+            )
+        try:
+            parsed[field.strip()] = tomllib.loads(f"value = {value.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed[field.strip()] = value.strip()
+    return parsed
+
+
+def merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with dotted ``settings`` put in their places.
+
+    A new ``model.name`` drops the other model's parameters, which would be unknown to it.
+    """
+    result = {
+        key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
+    }
+    name = settings.get("model.name")
+    if name is not None and name != result.get("model", {}).get("name"):
+        result["model"], result["train"] = {}, {}
+    for field, value in settings.items():
+        *path, last = field.split(".")
+        place = result
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise InputError(f'--set {field}: "{part}" is a value, not a section.')
+        place[last] = value
+    return result
+
+
+def _without_none(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _without_none(value) for key, value in values.items() if value is not None}
+    return values

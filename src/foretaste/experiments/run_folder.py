@@ -1,0 +1,164 @@
+"""A run folder: the product of an experiment, and where everything later starts from."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import polars as pl
+
+from foretaste.data.catalog import Catalog
+from foretaste.errors import InputError
+from foretaste.experiments.recipe import Recipe, read_toml
+from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.storage import write_whole
+
+FORMAT = 1
+
+
+class RunFolder:
+    """A folder with what one run was asked and what it gave.
+
+    ``recipe.toml`` the whole recipe; ``run.json`` versions, seed, data, split, leakage, learning
+    curve, time and memory; ``model.json``, ``catalog.parquet`` and ``weights.safetensors`` the
+    model; ``metrics.json`` and ``metrics.parquet`` the figures, in all and per query;
+    ``samples.json`` lists to read; ``log.jsonl`` what happened when; ``checkpoint.safetensors``
+    while training. Every file appears whole or not at all, and none is ever unpickled.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Nothing is read yet."""
+        self.path = Path(path)
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe) -> Self:
+        """A new run folder that holds the recipe.
+
+        Raises:
+            InputError: when there is a run already, or the folder cannot be written.
+        """
+        if (path / "recipe.toml").exists():
+            raise InputError(
+                f"{path}: holds a run already. Choose another --run folder, or go on with it: "
+                f"foretaste resume {path}"
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{path}: cannot make the folder ({error.strerror}).") from error
+        folder = cls(path)
+        folder.write("recipe.toml", recipe.to_toml())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> Self:
+        """An existing run folder.
+
+        Raises:
+            InputError: when there is none.
+        """
+        folder = cls(path)
+        if not (folder.path / "recipe.toml").is_file():
+            raise InputError(
+                f"{folder.path}: not a run folder (recipe.toml is missing). "
+                "Make one with: foretaste train --data my.csv --model sasrec"
+            )
+        return folder
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "run.json").exists() and self.record.get("status") == "done"
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe as nested tables."""
+        return read_toml(self.path / "recipe.toml")
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """``run.json``: what was run on what, and what it cost."""
+        return self._read_json("run.json", dict)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """``metrics.json``: figures by part (``valid``, ``test``)."""
+        return self._read_json("metrics.json", dict)
+
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """``samples.json``: a few lists in titles."""
+        return self._read_json("samples.json", list)
+
+    def per_query(self, part: str) -> pl.DataFrame:
+        """Metrics of every query of ``valid`` or ``test``: ``user_id``, ``history_length``, ...
+
+        Raises:
+            InputError: when the file is missing or damaged.
+        """
+        path = self.path / "metrics.parquet"
+        try:
+            frame = pl.read_parquet(path)
+            return frame.filter(pl.col("part") == part).drop("part")
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise InputError(
+                f"{path}: cannot read the metrics ({type(error).__name__}). "
+                f"Make them again: foretaste resume {self.path}"
+            ) from error
+
+    def catalog(self) -> Catalog:
+        """The items that the model can recommend."""
+        return Catalog.load(self.path / "catalog.parquet")
+
+    def recommender(self) -> Recommender:
+        """The trained model.
+
+        Raises:
+            InputError: when the run was cut off, or a file is missing or damaged.
+        """
+        if not (self.path / "model.json").exists():
+            raise InputError(
+                f"{self.path}: training has not come to its end. "
+                f"Go on with it: foretaste resume {self.path}"
+            )
+        return Recommender.load(self.path)
+
+    def write(self, name: str, content: str | dict[str, Any] | list[Any]) -> None:
+        """Write a text or JSON file in one step."""
+        if not isinstance(content, str):
+            content = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        write_whole(self.path / name, content.encode())
+        self.__dict__.pop(name.split(".")[0], None)  # what was read before is no longer true
+        self.__dict__.pop("record", None)
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Add a line to ``log.jsonl``."""
+        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
+        try:
+            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot write the log ({error.strerror}).") from error
+
+    def _read_json(self, name: str, kind: type) -> Any:
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"{path}: missing; the run has not come to its end. "
+                f"Go on with it: foretaste resume {self.path}"
+            ) from error
+        except ValueError as error:
+            raise InputError(f"{path}: damaged ({error}). Train again.") from error
+        if not isinstance(content, kind):
+            raise InputError(f"{path}: not what a run writes. Train again.")
+        return content

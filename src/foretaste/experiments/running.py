@@ -1,0 +1,208 @@
+"""From a recipe to a finished run folder, and on from one that was cut off."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from foretaste.data.dataset import Dataset
+from foretaste.data.leakage import LeakageReport, check_leakage
+from foretaste.data.split import Queries, Split, split
+from foretaste.errors import InputError
+from foretaste.experiments.describing import (
+    describe_data,
+    describe_fit,
+    describe_leakage,
+    describe_split,
+    sample_lists,
+)
+from foretaste.experiments.evaluating import Evaluation, Part, evaluate
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.machine import machine, main_process, peak_memory, versions
+from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
+from foretaste.experiments.run_folder import FORMAT, RunFolder
+from foretaste.progress import Progress, Silent
+from foretaste.recommenders.core.base import Recommender
+
+SPARE = "checkpoint.safetensors"
+
+
+def train(
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    progress: Progress | None = None,
+    command: str | None = None,
+    dataset: Dataset | None = None,
+) -> RunFolder:
+    """Read, split, check, train, evaluate; everything goes into a new run folder.
+
+    Args:
+        recipe: what to do.
+        folder: where to; it must not hold a run.
+        progress: who is told.
+        command: how to repeat it, for the report; by default the command line of this process.
+        dataset: the data of ``recipe.data`` when it has been read already.
+
+    Raises:
+        InputError: for anything that is the user's to mend, before anything is written where
+            that can be known.
+    """
+    recipe = _absolute(recipe)
+    dataset = dataset or load_dataset(recipe.data)
+    prepared = split_dataset(dataset, recipe.split)
+    if main_process():
+        run = RunFolder.create(Path(folder), recipe)
+        run.log("started", command=command or " ".join(sys.argv))
+    else:
+        run = RunFolder(folder)
+    return _run(run, recipe, dataset, prepared, progress or Silent(), command)
+
+
+def resume(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
+    """Go on with a run that was cut off, from its last whole epoch.
+
+    The weights become those of the uninterrupted run, bit for bit. A finished run is returned as
+    it is.
+
+    Raises:
+        InputError: when there is no run, or its data has changed since it began.
+    """
+    run = RunFolder.open(folder)
+    if run.finished:
+        return run
+    recipe = Recipe.read(run.path / "recipe.toml")
+    dataset = load_dataset(recipe.data)
+    begun = run.path / "run.json"
+    if begun.exists() and run.record["data"]["fingerprint"] != dataset.fingerprint:
+        raise InputError(
+            f"{recipe.data.source}: the data has changed since {run.path} began. "
+            "Restore it, or train anew into another folder."
+        )
+    if main_process():
+        run.log("resumed")
+    prepared = split_dataset(dataset, recipe.split)
+    return _run(run, recipe, dataset, prepared, progress or Silent(), None)
+
+
+def split_dataset(dataset: Dataset, section: SplitSection) -> Split:
+    """The split that a recipe asks for."""
+    options = section.model_dump()
+    return split(dataset, options.pop("kind"), **options)
+
+
+def _run(
+    run: RunFolder,
+    recipe: Recipe,
+    dataset: Dataset,
+    prepared: Split,
+    progress: Progress,
+    command: str | None,
+) -> RunFolder:
+    begin = time.perf_counter()
+    report = check_leakage(prepared, dataset=dataset)
+    record = _record(recipe, dataset, prepared, report, command)
+    first = main_process()
+    if first and not (run.path / "run.json").exists():
+        run.write("run.json", record)
+    context = replace(
+        recipe.context(), folder=run.path, progress=progress, log=run.log if first else _nothing
+    )
+    recommender = recipe.recommender()
+    fit = recommender.fit(prepared, context)
+    if not first:
+        return run
+    recommender.save(run.path)
+    evaluations = evaluate_all(recommender, prepared, recipe, progress)
+    write_evaluations(run, evaluations)
+    run.write("samples.json", sample_lists(recommender, prepared))
+    record |= {"fit": describe_fit(fit, recipe), "status": "done"}
+    record["wall_seconds"] = time.perf_counter() - begin
+    record["peak_memory_bytes"] = peak_memory()
+    run.write("run.json", record)
+    (run.path / SPARE).unlink(missing_ok=True)
+    run.log("done", seconds=record["wall_seconds"])
+    return run
+
+
+def _nothing(event: str, **facts: Any) -> None:
+    del event, facts
+
+
+def evaluate_all(
+    recommender: Recommender, prepared: Split, recipe: Recipe, progress: Progress
+) -> dict[str, Evaluation]:
+    """Figures of ``valid`` (when it has queries) and ``test``."""
+    parts: dict[Part, Queries] = {"valid": prepared.valid, "test": prepared.test}
+    return {
+        part: evaluate(recommender, prepared, part, recipe.evaluate, progress=progress)
+        for part, queries in parts.items()
+        if len(queries)
+    }
+
+
+def write_evaluations(run: RunFolder, evaluations: dict[str, Evaluation]) -> None:
+    """``metrics.parquet`` and ``metrics.json`` of a run."""
+    from io import BytesIO
+
+    from foretaste.recommenders.core.storage import write_whole
+
+    buffer = BytesIO()
+    pl.concat([one.per_query for one in evaluations.values()]).write_parquet(buffer)
+    write_whole(run.path / "metrics.parquet", buffer.getvalue())
+    run.write("metrics.json", {part: one.summary for part, one in evaluations.items()})
+
+
+def reopen(run: RunFolder) -> tuple[Recipe, Dataset, Split]:
+    """The recipe of a run, its data and its split, made again.
+
+    Raises:
+        InputError: when the data is gone or has changed since the run.
+    """
+    recipe = Recipe.read(run.path / "recipe.toml")
+    dataset = load_dataset(recipe.data)
+    if dataset.fingerprint != run.record["data"]["fingerprint"]:
+        raise InputError(
+            f"{recipe.data.source}: the data has changed since {run.path} was trained. "
+            "Restore it, or train again."
+        )
+    return recipe, dataset, split_dataset(dataset, recipe.split)
+
+
+def _record(
+    recipe: Recipe,
+    dataset: Dataset,
+    prepared: Split,
+    report: LeakageReport,
+    command: str | None,
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "status": "training",
+        "model": recipe.model["name"],
+        "seed": recipe.run.seed,
+        "command": command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine() | {"device": recipe.run.device, "threads": recipe.run.threads},
+        "data": describe_data(dataset, recipe.data),
+        "split": describe_split(prepared),
+        "leakage": describe_leakage(report),
+    }
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """The recipe with its paths made absolute, so that the run can be opened from anywhere."""
+    changed: dict[str, str] = {}
+    for name in ("source", "items"):
+        value = getattr(recipe.data, name)
+        if value is not None and Path(value).exists():
+            changed[name] = str(Path(value).resolve())
+    data: DataSection = recipe.data.model_copy(update=changed)
+    return recipe.model_copy(update={"data": data})

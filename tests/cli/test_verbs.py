@@ -1,0 +1,150 @@
+"""Every verb does what it says, in words and in JSON."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+TINY = ("--set", "model.dim=16", "--set", "train.epochs=2", "--quiet")
+
+
+def test_a_csv_is_all_that_train_needs(foretaste, log):
+    done = foretaste("train", "--data", log, "--model", "sasrec", "--json", *TINY[:-1])
+    assert done.code == 0, done.err
+    assert done.json["run"] == "runs/log-sasrec"
+    assert done.json["metrics"]["ndcg@10"]["value"] >= 0
+    again = foretaste("train", "--data", log, "--model", "popularity", "--json")
+    assert again.json["run"] == "runs/log-popularity"
+
+
+def test_train_shows_the_columns_it_guessed(foretaste, log):
+    done = foretaste("train", "--data", log, "--model", "popularity")
+    assert done.code == 0, done.err
+    assert "user=user_id (guessed)" in done.out
+    assert "foretaste recommend runs/log-popularity" in done.out
+
+
+def test_quiet_is_silent(foretaste, log):
+    done = foretaste("train", "--data", log, "--model", "popularity", "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_a_recipe_file_is_overruled_by_flags_and_settings(foretaste, log, tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[data]\nsource = "{log}"\n[model]\nname = "sasrec"\ndim = 8\n')
+    done = foretaste("train", recipe, "--run", "r", "--seed", 7, *TINY)
+    assert done.code == 0, done.err
+    written = (tmp_path / "r" / "recipe.toml").read_text()
+    assert "dim = 16" in written
+    assert "seed = 7" in written
+
+
+def test_evaluate_gives_the_promised_object(foretaste, trained):
+    done = foretaste("evaluate", trained, "--json")
+    assert done.code == 0, done.err
+    assert done.json["model"] == "sasrec"
+    assert done.json["split"] == "global-time"
+    assert done.json["users"] > 0
+    figure = done.json["metrics"]["ndcg@10"]
+    assert figure["low"] <= figure["value"] <= figure["high"]
+    valid = foretaste("evaluate", trained, "--split", "valid", "--json").json
+    assert valid["part"] == "valid"
+    unmasked = foretaste("evaluate", trained, "--set", "evaluate.exclude=none", "--json").json
+    assert unmasked["exclude"] == "none"
+
+
+def test_evaluate_repeats_what_train_measured(foretaste, trained):
+    import json
+
+    written = json.loads((trained / "metrics.json").read_text())["test"]["metrics"]
+    assert foretaste("evaluate", trained, "--json").json["metrics"] == written
+
+
+def test_recommend_gives_the_promised_object(foretaste, trained):
+    done = foretaste("recommend", trained, "--history", "i1; i2; nothing like it", "--json")
+    assert done.code == 0, done.err
+    assert set(done.json) >= {"items", "matched", "unknown"}
+    assert set(done.json["items"][0]) == {"item_id", "title", "score"}
+    assert [match["item_id"] for match in done.json["matched"]] == ["i1", "i2"]
+    assert done.json["unknown"] == ["nothing like it"]
+    assert not {"i1", "i2"} & {line["item_id"] for line in done.json["items"]}
+
+
+def test_recommend_by_ids_by_user_and_for_nobody(foretaste, trained):
+    by_ids = foretaste("recommend", trained, "--history-ids", "i3,i4,zzz", "-k", 3, "--json").json
+    assert len(by_ids["items"]) == 3
+    assert by_ids["unknown"] == ["zzz"]
+    by_user = foretaste("recommend", trained, "--user", "u5", "--json").json
+    assert by_user["history"]
+    nobody = foretaste("recommend", trained, "--json").json
+    assert nobody["history"] == []
+    assert nobody["items"]
+    chosen = foretaste("recommend", trained, "--candidates", "i1,i2", "--json").json
+    assert {line["item_id"] for line in chosen["items"]} == {"i1", "i2"}
+    shown = foretaste("recommend", trained, "--history-ids", "i3", "--include-seen", "-k", 12)
+    assert "i3" in shown.out
+
+
+def test_compare_pairs_runs(foretaste, log):
+    for model in ("popularity", "markov", "itemknn"):
+        assert foretaste("train", "--data", log, "--model", model, "--quiet").code == 0
+    runs = ["runs/log-popularity", "runs/log-markov", "runs/log-itemknn"]
+    done = foretaste("compare", *runs, "--json")
+    assert done.code == 0, done.err
+    assert done.json["runs"][0]["run"] == "log-markov"  # the ring is its home
+    assert len(done.json["pairs"]) == 3
+    assert all(pair["p_holm"] >= pair["p_value"] for pair in done.json["pairs"])
+    assert "p (Holm)" in foretaste("compare", *runs).out
+
+
+def test_tune_searches_and_goes_on(foretaste, log, tmp_path):
+    recipe = tmp_path / "tune.toml"
+    recipe.write_text(
+        f'[data]\nsource = "{log}"\n[model]\nname = "itemknn"\n'
+        '[tune]\ntrials = 2\n[tune.space]\n"model.shrink" = { low = 0.0, high = 10.0 }\n'
+    )
+    first = foretaste("tune", recipe, "--folder", "search", "--json")
+    assert first.code == 0, first.err
+    assert first.json["trials"] == 2
+    second = foretaste("tune", recipe, "--folder", "search", "--trials", 4, "--json")
+    assert second.json["trials"] == 4
+    assert second.json["value"] >= first.json["value"]
+    assert foretaste("train", second.json["recipe"], "--quiet").code == 0
+
+
+def test_report_of_a_run(foretaste, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    done = foretaste("report", run, "--json")
+    assert done.code == 0, done.err
+    assert "<html" in (run / "report.html").read_text()
+
+
+def test_resume_of_a_finished_run_says_so(foretaste, trained):
+    assert "finished already" in foretaste("resume", trained).out
+
+
+def test_datasets_and_doctor(foretaste):
+    assert foretaste("datasets", "--json").json["embedded"][0]["name"] == "movietweetings"
+    assert "MIT" in foretaste("datasets").out
+    found = foretaste("doctor", "--json").json
+    assert found["extras"] == {"als": True, "tune": True}
+    assert found["machine"]["matmul_gflops"] > 0
+
+
+@pytest.mark.slow
+def test_the_demo_from_start_to_end(foretaste, tmp_path):
+    done = foretaste("demo", "--set", "train.epochs=1", "--json")
+    assert done.code == 0, done.err
+    assert (tmp_path / "runs/demo/report.html").exists()
+    assert {path.name for path in (tmp_path / "runs/demo").iterdir()} == {
+        "popularity",
+        "ease",
+        "sasrec",
+        "report.html",
+    }
+    titles = [match["title"] for match in done.json["recommended"]["matched"]]
+    assert "Inception (2010)" in titles
+    again = foretaste("demo", "--set", "train.epochs=1", "--json")
+    assert again.json["runs"] == done.json["runs"]

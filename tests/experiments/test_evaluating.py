@@ -1,0 +1,56 @@
+"""Figures do not depend on blocks, and say what they are of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from foretaste.experiments.evaluating import evaluate
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.running import split_dataset
+from foretaste.recommenders.core.ranking import rank_queries
+
+
+def test_block_size_changes_no_figure(recipe):
+    dataset = load_dataset(recipe.data)
+    prepared = split_dataset(dataset, recipe.split)
+    for name in ("popularity", "markov", "ease"):
+        recommender = recipe.with_settings({"model.name": name}).recommender()
+        recommender.fit(prepared)
+        metrics = ["ndcg@10", "hr@5", "mrr@3", "map@10"]
+        whole = rank_queries(recommender, prepared.test, metrics, list_length=5)
+        for block in (1, 7, 64):
+            part = rank_queries(recommender, prepared.test, metrics, list_length=5, block=block)
+            assert whole.lists == part.lists
+            for metric, values in whole.metrics.items():
+                np.testing.assert_array_equal(values, part.metrics[metric])
+
+
+def test_slices_add_up_to_everybody(recipe):
+    dataset = load_dataset(recipe.data)
+    prepared = split_dataset(dataset, recipe.split)
+    recommender = recipe.with_settings({"model.name": "markov"}).recommender()
+    recommender.fit(prepared)
+    found = evaluate(recommender, prepared, "test", recipe.evaluate)
+    users = found.summary["slices"]["users"]
+    assert sum(of["users"] for of in users.values()) == found.summary["users"]
+    items = found.summary["slices"]["items"]
+    assert sum(of["targets"] for of in items.values()) == prepared.test.targets.events
+    mean = found.per_query["ndcg@10"].mean()
+    assert found.summary["metrics"]["ndcg@10"]["value"] == mean
+    # Per-slice means weighted by their users give the mean of all.
+    weighted = sum(
+        of["users"] * of["metrics"]["ndcg@10"]["value"] for of in users.values() if of["users"]
+    )
+    np.testing.assert_allclose(weighted / found.summary["users"], mean)
+
+
+def test_the_ring_is_learnt(recipe):
+    dataset = load_dataset(recipe.data)
+    prepared = split_dataset(dataset, recipe.split)
+    figures = {}
+    for name in ("popularity", "markov"):
+        recommender = recipe.with_settings({"model.name": name}).recommender()
+        recommender.fit(prepared)
+        found = evaluate(recommender, prepared, "test", recipe.evaluate)
+        figures[name] = found.summary["metrics"]["ndcg@10"]["value"]
+    assert figures["markov"] > 1.5 * figures["popularity"]

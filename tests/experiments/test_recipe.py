@@ -1,0 +1,66 @@
+"""Recipes: checked to the last key, complete, and the same after a journey through TOML."""
+
+from __future__ import annotations
+
+import pytest
+
+from foretaste.errors import InputError
+from foretaste.experiments.recipe import Recipe, merged, parse_settings
+from foretaste.recommenders.core.registry import names
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_recipe_of_every_model_survives_toml(name, tmp_path):
+    recipe = Recipe.build({"model": {"name": name}})
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml())
+    assert Recipe.read(path) == recipe
+    assert recipe.recommender().name == name
+
+
+def test_defaults_are_written_out():
+    recipe = Recipe.build({"model": {"name": "sasrec", "dim": 32}})
+    assert recipe.model["dim"] == 32
+    assert recipe.model["dropout"] == 0.2
+    assert recipe.train["learning_rate"] == 1e-3
+
+
+def test_settings_are_toml_values_or_text():
+    settings = parse_settings(
+        ["train.epochs=5", "model.name=ease", 'data.source="a b.csv"', "split.refit=true"]
+    )
+    assert settings == {
+        "train.epochs": 5,
+        "model.name": "ease",
+        "data.source": "a b.csv",
+        "split.refit": True,
+    }
+
+
+def test_another_model_drops_the_parameters_of_the_first():
+    recipe = Recipe.build({"model": {"name": "sasrec", "layers": 1}, "train": {"epochs": 3}})
+    assert recipe.with_settings({"model.name": "ease"}).train == {}
+    assert recipe.with_settings({"model.name": "sasrec"}).model["layers"] == 1
+
+
+def test_merged_leaves_its_input_alone():
+    values = {"train": {"epochs": 1}}
+    assert merged(values, {"train.epochs": 2})["train"]["epochs"] == 2
+    assert values == {"train": {"epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"trian": {}}, '"train"'),
+        ({"model": {"name": "sasrec", "layer": 3}}, '"layers"'),
+        ({"model": {"name": 3}}, "name = 3"),
+        ({"model": {"name": "sasrec"}, "train": {"epochs": 0}}, "epochs = 0"),
+        ({"split": {"kind": "random"}}, "kind"),
+        ({"model": {"name": "ease"}, "train": {"epochs": 3}}, "no effect"),
+        ({"evaluate": {"metrics": ["foo@10"]}}, "foo@10"),
+    ],
+)
+def test_mistakes_are_named(values, says):
+    with pytest.raises(InputError, match=says):
+        Recipe.build(values)
