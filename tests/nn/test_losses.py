@@ -114,8 +114,31 @@ def test_sampled_softmax_by_hand():
     value = sampled_softmax(
         hidden, weight, torch.tensor([0]), torch.tensor([1, 0, 2, 1]), log_q
     )  # fmt: skip
-    wanted, others = math.e / 0.5, 2 * math.exp(2) / 2 + math.exp(3)
+    wanted, others = math.e, 2 * math.exp(2) / 2 + math.exp(3)
     assert value.item() == pytest.approx(-math.log(wanted / (wanted + others)))
+
+
+def test_sampled_softmax_learns_the_true_frequencies():
+    """Fitted with popular negatives, the scores are those of the softmax over everything."""
+    torch.manual_seed(0)
+    items, drawn = 20, 256
+    share = 1 / torch.arange(1, items + 1)
+    share /= share.sum()
+    log_q = (share * drawn).log()
+    weight = torch.zeros(items, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([weight], lr=0.02)
+    hidden = torch.ones(512, 1)
+    average = torch.zeros(items)
+    for step in range(600):
+        targets = torch.multinomial(share, 512, replacement=True)
+        negatives = torch.multinomial(share, drawn, replacement=True)
+        optimizer.zero_grad()
+        (sampled_softmax(hidden, weight, targets, negatives, log_q) / 512).backward()
+        optimizer.step()
+        if step >= 300:
+            average += weight.detach().squeeze(1).softmax(0) / 300
+    assert (share * (share / average).log()).sum() < 0.002
+    assert average[0].item() == pytest.approx(share[0].item(), rel=0.04)
 
 
 def test_sampled_softmax_of_an_empty_batch_costs_nothing():

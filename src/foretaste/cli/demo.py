@@ -9,7 +9,7 @@ import typer
 
 from foretaste.cli import options
 
-HISTORY = ["The Matrix", "Inception", "Interstelar", "Looper"]
+HISTORY = ["The Matrix", "Incepton", "Looper", "District 9"]
 
 
 def demo(

@@ -20,7 +20,7 @@ def show_demo(done: Demo, report: Path) -> None:
     say(f"\n{best.record['model']} recommends after what you might have typed:")
     show_answer(done.answer)
     say(f"\nOpen {report} in a browser. Then try:")
-    say(f'  foretaste recommend {best.path} --history "Amelie; The Grand Budapest Hotel"')
+    say(f'  foretaste recommend {best.path} --history "Amelie; Pulp Fiction; The Godfather"')
     say("  foretaste train --data my.csv --model sasrec")
     say("  foretaste train --data movietweetings --model ease --set split.min_item_count=5")
     say("  foretaste datasets")

@@ -83,9 +83,10 @@ def sampled_softmax(
 ) -> Tensor:
     """Sum of cross-entropies over the target and shared negatives, corrected for their frequency.
 
-    A negative drawn with probability q stands for 1/q others: its logit loses log q, as does the
-    target's (Bengio and Senecal 2008; Yi et al., RecSys 2019). A negative that is the target of
-    an event is left out for that event.
+    A negative that is expected q times among those drawn stands for 1/q others, so its logit
+    loses log q (Bengio and Senecal 2008; Yi et al., RecSys 2019). The target is there with
+    certainty: as a drawn copy of it is left out, its own logit loses nothing. Correcting it too,
+    as is often done, over-weights popular items, however many negatives there are.
 
     Args:
         hidden: float ``[events, dim]``.
@@ -94,7 +95,7 @@ def sampled_softmax(
         negatives: int64 ``[negatives]``, shared by all events.
         log_q: float ``[items]``, log of the expected count of an item among the negatives.
     """
-    wanted = (hidden * weight[targets]).sum(1) - log_q[targets]  # [T]
+    wanted = (hidden * weight[targets]).sum(1)  # [T]
     others = hidden @ weight[negatives].T - log_q[negatives]  # [T, S]
     others = others.masked_fill(negatives == targets[:, None], -math.inf)
     return F.cross_entropy(

@@ -48,6 +48,7 @@ def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         write(partial)
+        partial.chmod(0o644)  # safetensors would let nobody else read it
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
