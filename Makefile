@@ -28,7 +28,7 @@ lint: $(VENV)/.dev ## style (ruff)
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev ## types (pyright)
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python
 
 imports: $(VENV)/.dev ## floors: imports go down only (import-linter)
 	$(BIN)/lint-imports
@@ -44,7 +44,7 @@ bench-peers: $(VENV)/.made ## environments of the libraries we compare ourselves
 	PYTHON="$(CURDIR)/$(BIN)/python" benchmarks/peers/build.sh
 
 docs: $(VENV)/.docs ## the site, into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## remove the environments and everything that was built
 	rm -rf $(VENV) .peers build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache

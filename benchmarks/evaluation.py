@@ -29,7 +29,7 @@ def measure(
         workers = {one: stack.enter_context(Worker(one, peers, log)) for one in libraries}
         for worker in workers.values():
             config = CONFIG | OF_DATA.get(data.stem, {})
-            worker("load", data=str(data.resolve()), config=config)
+            worker.load(data, config)
             worker("train", seconds=1)
             worker("evaluate", masked=False, part="test")  # warm
         for _ in range(rounds):

@@ -10,7 +10,6 @@ each user's mean over the seeds.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,36 @@ from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
 from foretaste.experiments.running import split_dataset
 from foretaste.metrics import bootstrap_mean, holm, paired_difference
-from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.base import Exclude, Recommender
 from foretaste.recommenders.core.ranking import rank_queries
 
 METRICS = ("ndcg@10", "hr@10")
+
+SEEN: dict[str, Exclude] = {"": "seen", ", seen allowed": "none"}
 NETWORKS = ("sasrec", "gru4rec", "bert4rec", "hstu")
 
-GRIDS: dict[str, dict[str, list[dict[str, Any]]]] = {}
+LINEAR: dict[str, list[dict[str, Any]]] = {
+    "markov": [{"last": last} for last in (1, 3, 10)],
+    "itemknn": [{"neighbours": n, "shrink": s} for n in (50, 200) for s in (0.0, 10.0, 50.0)],
+    "ease": [{"l2": l2} for l2 in (30.0, 100.0, 300.0, 1_000.0, 3_000.0)],
+    "als": [{"factors": f, "alpha": a} for f in (64, 128) for a in (1.0, 5.0, 20.0)],
+}
+# Networks take minutes each, so their grids hold what a longer search on validation has left.
+PATIENT = {"train.patience": 6}
+GRIDS: dict[str, dict[str, list[dict[str, Any]]]] = {
+    "ml-100k": LINEAR
+    | {
+        "sasrec": [{"dropout": 0.2, **PATIENT}],
+        "gru4rec": [{"dropout": 0.2, **PATIENT}],
+        "bert4rec": [{"dropout": 0.2, **PATIENT}],
+        "hstu": [{"dropout": 0.2, **PATIENT}],
+    },
+    "beauty": LINEAR
+    | {
+        name: [{"dropout": 0.5, "train.batch_tokens": 1_600, "train.patience": 5}]
+        for name in NETWORKS
+    },
+}
 
 
 def fit(recipe: Recipe, prepared: Split, seed: int) -> tuple[Recommender, int | None]:
@@ -66,111 +88,123 @@ def _values(name: str, source: Path, parameters: dict[str, Any]) -> dict[str, An
 
 
 class Figures:
-    """Per-user figures of one way to fit a model, added up over seeds."""
+    """Per-user figures of one way to fit a model on one data set, one file for each seed."""
 
-    def __init__(self) -> None:
-        """None yet."""
-        self.sums: dict[tuple[str, bool], np.ndarray] = {}
-        self.seeds, self.seconds = 0, 0.0
+    def __init__(self, folder: Path, name: str, fitted: str) -> None:
+        """Those that are in ``folder``."""
+        self.stem = folder / f"{name}-{fitted}"
+        self.folder, self.pattern = folder, f"{name}-{fitted}-*.npz"
 
-    def add(self, recommender: Recommender, prepared: Split, seconds: float) -> None:
-        """Measure on test, with seen items left out and allowed."""
-        self.seeds, self.seconds = self.seeds + 1, self.seconds + seconds
-        for masked in (True, False):
-            exclude = "seen" if masked else "none"
-            answers = rank_queries(recommender, prepared.test, METRICS, exclude=exclude)
-            for metric in METRICS:
-                known = self.sums.get((metric, masked), 0)
-                self.sums[metric, masked] = known + answers.metrics[metric]
+    def add(self, recommender: Recommender, prepared: Split, seed: int, **facts: float) -> None:
+        """Measure on test, with seen items left out and allowed, and keep every user's figure."""
+        found = {}
+        for seen in SEEN:
+            answers = rank_queries(recommender, prepared.test, METRICS, exclude=SEEN[seen])
+            found |= {metric + seen: answers.metrics[metric] for metric in METRICS}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        numbers = {name: np.float64(value) for name, value in facts.items()}
+        arrays: dict[str, Any] = found | numbers
+        np.savez(f"{self.stem}-{seed}.npz", **arrays)
 
-    def values(self, metric: str, masked: bool) -> np.ndarray:
+    def has(self, seed: int) -> bool:
+        """Whether a seed has been measured."""
+        return Path(f"{self.stem}-{seed}.npz").exists()
+
+    def fact(self, name: str, seed: int) -> float:
+        """A number that was kept with a seed."""
+        return float(np.load(f"{self.stem}-{seed}.npz")[name])
+
+    def values(self, metric: str) -> np.ndarray:
         """Each user's mean over the seeds."""
-        return self.sums[metric, masked] / self.seeds
+        return np.mean([np.load(path)[metric] for path in self.paths], axis=0)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of all seeds."""
+        return sorted(self.folder.glob(self.pattern))
 
     def row(self) -> dict[str, Any]:
         """Means, intervals and time."""
-        row: dict[str, Any] = {"seeds": self.seeds}
-        for masked in (True, False):
-            seen = "" if masked else ", seen allowed"
+        row: dict[str, Any] = {"seeds": len(self.paths)}
+        for seen in SEEN:
             for metric in METRICS:
-                found = bootstrap_mean(self.values(metric, masked))
+                found = bootstrap_mean(self.values(metric + seen))
                 row[metric + seen] = f"{found.value:.4f} ({found.low:.4f}-{found.high:.4f})"
-        return row | {"seconds": round(self.seconds / self.seeds, 1)}
+        seconds = [float(np.load(path)["seconds"]) for path in self.paths]
+        return row | {"seconds": f"{np.mean(seconds):.1f}"}
 
 
-def measure(source: Path, models: list[str], seeds: int) -> dict[tuple[str, str], Figures]:
-    """Figures by model and by what it was fitted on."""
+def measure(source: Path, models: list[str], seeds: list[int], runs: Path) -> None:
+    """Fit and measure what is not there yet."""
     dataset = load_dataset(DataSection(source=str(source)))
     prepared = split_dataset(dataset, SplitSection(kind="leave-last-out"))
     whole = split_dataset(dataset, SplitSection(kind="leave-last-out", refit=True))
-    table: dict[tuple[str, str], Figures] = {}
+    folder = runs / source.stem
     for name in models:
-        recipe = choose(source.stem, name, source, prepared)
         trained = name in NETWORKS
-        for seed in range(seeds if trained or name == "als" else 1):
-            begin = time.perf_counter()
-            recommender, best = fit(recipe, prepared, seed)
-            seconds = time.perf_counter() - begin
-            table.setdefault((name, "train"), Figures()).add(recommender, prepared, seconds)
-            if trained and name != "sasrec":
+        recipe = None
+        for seed in seeds if trained or name == "als" else [0]:
+            first = Figures(folder, name, "train")
+            again = Figures(folder, name, "train+valid")
+            refits = not trained or name == "sasrec"
+            if (again if refits else first).has(seed):
                 continue
-            again = {"train.epochs": best, "train.patience": 0} if trained else {}
+            recipe = recipe or choose(source.stem, name, source, prepared)
+            if not first.has(seed):
+                begin = time.perf_counter()
+                recommender, best = fit(recipe, prepared, seed)
+                seconds = time.perf_counter() - begin
+                first.add(recommender, prepared, seed, seconds=seconds, best=best or 0)
+                print(source.stem, name, seed, best, first.row(), flush=True)
+            if not refits:
+                continue
+            best = int(first.fact("best", seed))
+            more = {"train.epochs": best, "train.patience": 0} if trained else {}
             begin = time.perf_counter()
-            recommender, _ = fit(recipe.with_settings(again), whole, seed)
-            seconds = time.perf_counter() - begin
-            table.setdefault((name, "train+valid"), Figures()).add(recommender, whole, seconds)
-            print(json.dumps([source.stem, name, seed, best]), flush=True)
-        print({key: one.row() for key, one in table.items() if key[0] == name}, flush=True)
-    return table
+            recommender, _ = fit(recipe.with_settings(more), whole, seed)
+            again.add(recommender, whole, seed, seconds=time.perf_counter() - begin)
+            print(source.stem, name, seed, best, again.row(), flush=True)
 
 
-def rows_of(data: str, table: dict[tuple[str, str], Figures]) -> list[dict[str, Any]]:
+def rows_of(data: str, models: list[str], runs: Path) -> list[dict[str, Any]]:
     """Best first within what was fitted on, each compared with SASRec fitted on the same."""
     rows = []
     for fitted in ("train", "train+valid"):
-        group = {name: one for (name, on), one in table.items() if on == fitted}
-        group = dict(
-            sorted(group.items(), key=lambda pair: -pair[1].values("ndcg@10", True).mean())
-        )
-        sasrec = group["sasrec"].values("ndcg@10", True)
-        others = [name for name in group if name != "sasrec"]
-        tests = [paired_difference(group[name].values("ndcg@10", True), sasrec) for name in others]
-        corrected = dict(zip(others, holm([test.p_value for test in tests]), strict=True))
+        known = {name: Figures(runs / data, name, fitted) for name in models}
+        group = {name: one for name, one in known.items() if one.paths}
+        values = {name: one.values("ndcg@10") for name, one in group.items()}
+        others = [name for name in group if name != "sasrec" and "sasrec" in group]
+        tests = [paired_difference(values[name], values["sasrec"]) for name in others]
+        corrected = holm([test.p_value for test in tests])
         against = {
-            name: f"{test.difference:+.4f} (p {corrected[name]:.4f})"
-            for name, test in zip(others, tests, strict=True)
+            name: f"{test.difference:+.4f} (p {p:.4f})"
+            for name, test, p in zip(others, tests, corrected, strict=True)
         }
-        for name, one in group.items():
-            difference = against.get(name, "")
-            rows.append(
-                {"data": data, "fitted on": fitted, "model": name}
-                | one.row()
-                | {"NDCG@10 minus SASRec's": difference}
-            )
+        for name in sorted(group, key=lambda name: -values[name].mean()):
+            row = {"data": data, "fitted on": fitted, "model": name} | group[name].row()
+            rows.append(row | {"NDCG@10 minus SASRec's": against.get(name, "")})
     return rows
 
 
 def main() -> None:
-    """Measure, print, and write the table beside this script."""
+    """Measure what is missing, and write the table of all that is there beside this script."""
+    models = ["popularity", "markov", "itemknn", "ease", "als", *NETWORKS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, action="append", required=True)
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=["popularity", "markov", "itemknn", "ease", "als", *NETWORKS],
-    )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", default=models)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/quality"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
-    rows = []
     for source in args.data:
-        rows += rows_of(source.stem, measure(source.resolve(), args.models, args.seeds))
-        about = (
-            "Leave-last-out, full catalog, mean (95 % interval over users); p is Holm-corrected. "
-            "Columns say whether seen items were left out (default) or allowed. Seconds are of "
-            "one fit on 2 cores. Written by `benchmarks/quality.py`."
-        )
-        write_table(args.out, rows, about)
+        measure(source.resolve(), args.models, args.seeds, args.runs)
+    rows = [row for source in args.data for row in rows_of(source.stem, models, args.runs)]
+    about = (
+        "Leave-last-out, full catalog, mean (95 % interval over users); p is Holm-corrected. "
+        "Columns say whether seen items were left out (default) or allowed. Seconds are of "
+        "one fit on one or two cores. Written by `benchmarks/quality.py`."
+    )
+    write_table(args.out, rows, about)
     print(args.out.read_text())
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Self
 
 HERE = Path(__file__).parent
-LIBRARIES = ("foretaste", "rectools", "recbole")
+LIBRARIES = ("foretaste", "rectools", "rectools, helped", "recbole", "recbole, helped")
 
 # Large buffers of the peers go back to the system after every step and are faulted in again.
-# Kept instead, RecBole trains about twice as fast and all libraries hold more memory, so this is
-# set for the peers only: they are measured at their best, Foretaste as it comes.
+# Kept instead, they train faster and hold more memory. A peer is measured as it comes and, as
+# "NAME, helped", with its buffers kept; Foretaste only as it comes.
+HELPED = ", helped"
 KEEP_BUFFERS = {
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
@@ -26,17 +27,23 @@ class Worker:
 
     def __init__(self, library: str, peers: Path, log: Path) -> None:
         """Start the worker in the library's own environment."""
-        own = library == "foretaste"
-        python = sys.executable if own else str(peers / library / "bin" / "python")
-        self.library = library
+        name = library.removesuffix(HELPED)
+        python = sys.executable if name == "foretaste" else str(peers / name / "bin" / "python")
+        self.library, self.helped = library, library.endswith(HELPED)
         self.process = subprocess.Popen(
-            [python, str(HERE / f"{library}_worker.py")],
+            [python, str(HERE / f"{name}_worker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("a"),
             text=True,
-            env=os.environ | ({} if own else KEEP_BUFFERS),
+            env=os.environ | (KEEP_BUFFERS if self.helped else {}),
         )
+
+    def load(self, data: Path, config: dict[str, Any]) -> dict[str, Any]:
+        """The command "load"; a helped RecBole also has torch's anomaly detection, which its
+        import switches on, switched off again."""
+        own = {"anomaly": not self.helped} if self.library.startswith("recbole") else {}
+        return self("load", data=str(data.resolve()), config=config | own)
 
     def __call__(self, command: str, **options: Any) -> dict[str, Any]:
         """The answer to one command; RuntimeError when the worker reports an error or is gone."""
