@@ -21,8 +21,8 @@ from foretaste.recommenders.core.results import FitReport
 from foretaste.recommenders.core.train_config import TrainConfig
 from foretaste.recommenders.core.training import Objective, Trainer
 
-TOKENS_WHEN_ASKED = 16_384
-"""Events encoded at a time when scoring."""
+TOKENS_WHEN_ASKED = 4_096
+"""Events encoded at a time when scoring: hidden layers of a few MB, which stay in cache."""
 
 
 class SequenceConfig(ModelConfig):
