@@ -36,15 +36,15 @@ LINEAR: dict[str, list[dict[str, Any]]] = {
     "ease": [{"l2": l2} for l2 in (30.0, 100.0, 300.0, 1_000.0, 3_000.0)],
     "als": [{"factors": f, "alpha": a} for f in (64, 128) for a in (1.0, 5.0, 20.0)],
 }
-# Networks take minutes each, so their grids hold what a longer search on validation has left.
-PATIENT = {"train.patience": 6}
+# Networks take minutes each, so their grids are small.
+SMALL = {"dropout": 0.2, "train.patience": 15}
 GRIDS: dict[str, dict[str, list[dict[str, Any]]]] = {
     "ml-100k": LINEAR
     | {
-        "sasrec": [{"dropout": 0.2, **PATIENT}],
-        "gru4rec": [{"dropout": 0.2, **PATIENT}],
-        "bert4rec": [{"dropout": 0.2, **PATIENT}],
-        "hstu": [{"dropout": 0.2, **PATIENT}],
+        "sasrec": [SMALL, SMALL | {"train.batch_tokens": 2_000}],
+        "gru4rec": [SMALL],
+        "bert4rec": [SMALL],
+        "hstu": [SMALL],
     },
     "beauty": LINEAR
     | {

@@ -22,7 +22,7 @@ COMMON: dict[str, Any] = {"split": {"min_item_count": 3}}
 MODELS: dict[str, dict[str, Any]] = {
     "popularity": {},
     "ease": {},
-    "sasrec": {"train": {"epochs": 40, "patience": 5}},
+    "sasrec": {"train": {"epochs": 25, "batch_tokens": 3_200}},
 }
 
 

@@ -88,14 +88,14 @@ def test_resumed_equals_uninterrupted(name: str, killed_after: int, ordinary, tm
 
 
 def test_killed_again_and_again(ordinary, tmp_path: Path):
-    straight = model(patience=2, epochs=6)
+    straight = model(patience=2, min_epochs=0, epochs=6)
     expected = straight.fit(ordinary, RunContext(seed=1))
     for _ in range(len(expected.epochs)):
         with pytest.raises(Killed):
-            model(patience=2, epochs=6).fit(
+            model(patience=2, min_epochs=0, epochs=6).fit(
                 ordinary, RunContext(seed=1, folder=tmp_path, progress=KilledAfter(1))
             )
-    resumed = model(patience=2, epochs=6)
+    resumed = model(patience=2, min_epochs=0, epochs=6)
     report = resumed.fit(ordinary, RunContext(seed=1, folder=tmp_path))
     assert same(resumed._arrays(), straight._arrays())
     assert report.stopped == expected.stopped
@@ -242,7 +242,7 @@ def planned(values: list[float], loss: Slope):
 def test_early_stopping_keeps_the_best():
     loss = Slope()
     validate, seen = planned([0.1, 0.3, 0.2, 0.3, 0.25, 0.9], loss)
-    trainer = watched(loss, validate, epochs=6, patience=3)
+    trainer = watched(loss, validate, epochs=6, patience=3, min_epochs=0)
     report = trainer.fit()
     assert len(report.epochs) == 5  # the third without improvement; an equal value is none
     assert report.best_epoch == 2

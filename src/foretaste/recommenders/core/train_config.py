@@ -13,6 +13,8 @@ class TrainConfig(BaseModel):
     Attributes:
         epochs: passes over the training data, at most.
         patience: validations without improvement after which training stops; 0 never stops early.
+        min_epochs: epochs before which it never stops early. The first ones learn popularity, and
+            then comes a plateau of several epochs before anything personal is learnt.
         validate_every: epochs between validations.
         validate_queries: validation queries used, a fixed random part when there are more.
         metric: the validation metric that chooses the best epoch.
@@ -30,6 +32,7 @@ class TrainConfig(BaseModel):
 
     epochs: int = Field(default=200, ge=1)
     patience: int = Field(default=10, ge=0)
+    min_epochs: int = Field(default=15, ge=0)
     validate_every: int = Field(default=1, ge=1)
     validate_queries: int = Field(default=10_000, ge=1)
     metric: str = "ndcg@10"

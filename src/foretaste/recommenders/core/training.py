@@ -83,7 +83,7 @@ class Trainer:
         with run.progress.task("training", config.epochs) as task:
             task.advance(self.state.next_epoch - 1)
             while self.state.next_epoch <= config.epochs:
-                if config.patience and self.state.since_best >= config.patience:
+                if self._patience_is_over():
                     stopped = f"{config.metric} no better for {config.patience} validations"
                     break
                 epoch = self._epoch()
@@ -96,6 +96,11 @@ class Trainer:
             network.load_state_dict(self.state.best)
         curve = tuple(self.state.curve)
         return FitReport(self.state.seconds, curve, self.state.best_epoch, stopped)
+
+    def _patience_is_over(self) -> bool:
+        config, state = self.config, self.state
+        due = config.patience > 0 and state.next_epoch > config.min_epochs
+        return due and state.since_best >= config.patience
 
     def prepare(self) -> torch.optim.Optimizer:
         """Set up devices and optimizer and take up a checkpoint, if any. ``fit`` does so."""
