@@ -5,6 +5,10 @@ class InputError(ValueError):
     """The user's input is wrong. The message is one line: the value, the place, the way out."""
 
 
+class WriteError(InputError):
+    """The disk is full or the place cannot be written; what was there is as it was."""
+
+
 class MissingExtraError(InputError):
     """An optional package is not installed.
 

@@ -198,3 +198,11 @@ def test_a_run_folder_that_cannot_be_made(foretaste, log, tmp_path):
     (tmp_path / "file").write_text("")
     arguments = ("--data", log, "--model", "popularity", "--run", "file/run", "--quiet")
     assert "file" in one_line(foretaste("train", *arguments))
+
+
+def test_a_log_without_a_next_item_leaves_no_run_behind(foretaste, tmp_path):
+    rows = "".join(f"u{n},i{n % 3},{n}\n" for n in range(40))
+    (tmp_path / "log.csv").write_text("user,item,time\n" + rows)
+    line = one_line(foretaste("train", "--data", "log.csv", "--model", "sasrec", "--quiet"))
+    assert "no next item" in line
+    assert not list((tmp_path / "runs").glob("*"))

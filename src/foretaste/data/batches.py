@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from foretaste.data.sequences import Sequences
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """A rectangle of sequences of (nearly) equal length, padded on the right with item 0.
 
     Padding on the right never reaches a real event through causal attention; what is not causal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.storage import write_whole
 
 FORMAT = 1
+LEARNT = ("checkpoint.safetensors", "weights.safetensors")
 
 
 class RunFolder:
@@ -138,6 +140,18 @@ class RunFolder:
         write_whole(self.path / name, content.encode())
         self.__dict__.pop(name.split(".")[0], None)  # what was read before is no longer true
         self.__dict__.pop("record", None)
+
+    def discard(self) -> None:
+        """Take away a run that has learnt nothing, so that its name is free again.
+
+        A run with a checkpoint or a model stays as it is.
+        """
+        if any((self.path / name).exists() for name in LEARNT):
+            return
+        for name in ("recipe.toml", "run.json", "log.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):  # the user's own files may be in it
+            self.path.rmdir()
 
     def log(self, event: str, **facts: Any) -> None:
         """Add a line to ``log.jsonl``."""

@@ -14,7 +14,7 @@ import polars as pl
 from foretaste.data.dataset import Dataset
 from foretaste.data.leakage import LeakageReport, check_leakage
 from foretaste.data.split import Queries, Split, split
-from foretaste.errors import InputError
+from foretaste.errors import InputError, WriteError
 from foretaste.experiments.describing import (
     describe_data,
     describe_fit,
@@ -62,7 +62,13 @@ def train(
         run.log("started", command=command or " ".join(sys.argv))
     else:
         run = RunFolder(folder)
-    return _run(run, recipe, dataset, prepared, progress or Silent(), command)
+    try:
+        return _run(run, recipe, dataset, prepared, progress or Silent(), command)
+    except WriteError:
+        raise  # with room again, the run can go on
+    except InputError:
+        run.discard()
+        raise
 
 
 def resume(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:

@@ -76,7 +76,9 @@ def linear_cross_entropy(
     """
     if not len(hidden):
         return hidden.sum() + 0 * weight.sum()
-    return _LinearCrossEntropy.apply(hidden, weight, targets, half)  # type: ignore[no-any-return]
+    # Where autocast is on, it must not choose again what is half and what is whole in here.
+    with torch.autocast(hidden.device.type, enabled=False):
+        return _LinearCrossEntropy.apply(hidden.to(weight.dtype), weight, targets, half)  # type: ignore[no-any-return]
 
 
 def sampled_softmax(

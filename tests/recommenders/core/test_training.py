@@ -273,3 +273,12 @@ def test_without_validation_the_last_weights_are_kept():
     assert report.best_epoch is None
     assert (loss.weight < 0).all()
     assert [epoch.targets for epoch in report.epochs] == [40, 40, 40]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_precision_learns(precision, ordinary):
+    recommender = model(epochs=4)
+    report = recommender.fit(ordinary, RunContext(precision=precision, device="cpu"))
+    losses = [epoch.loss for epoch in report.epochs]
+    assert losses[-1] < losses[0]
+    assert recommender.network.items.weight.dtype == torch.float32

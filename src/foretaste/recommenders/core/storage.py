@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from foretaste.errors import InputError
+from foretaste.errors import InputError, WriteError
 
 
 def write_arrays(
@@ -23,7 +23,7 @@ def write_arrays(
     A crash or a full disk leaves the old file as it was.
 
     Raises:
-        InputError: when the disk is full or the folder cannot be written.
+        WriteError: when the disk is full or the folder cannot be written.
     """
     from safetensors.numpy import save_file
 
@@ -37,7 +37,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file in one step: beside it first, then in its place.
 
     Raises:
-        InputError: when the disk is full or the folder cannot be written.
+        WriteError: when the disk is full or the folder cannot be written.
     """
     _replace(path, lambda partial: partial.write_bytes(content), len(content))
 
@@ -56,7 +56,7 @@ def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
-        raise InputError(
+        raise WriteError(
             f"{path}: cannot write {size:,} bytes ({reason}). "
             "Free some space or choose another --run folder; what was there is untouched."
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -235,8 +235,7 @@ def _share(batch: Batch, fabric: Fabric) -> Batch:
     if fabric.world_size == 1:
         return batch
     mine = slice(fabric.global_rank, None, fabric.world_size)
-    return replace(
-        batch,
+    return batch._replace(
         items=batch.items[mine],
         targets=None if batch.targets is None else batch.targets[mine],
         lengths=batch.lengths[mine],
