@@ -142,28 +142,27 @@ def measure(source: Path, models: list[str], seeds: list[int], runs: Path) -> No
     folder = runs / source.stem
     for name in models:
         trained = name in NETWORKS
-        recipe = None
-        for seed in seeds if trained or name == "als" else [0]:
-            first = Figures(folder, name, "train")
-            again = Figures(folder, name, "train+valid")
-            refits = not trained or name == "sasrec"
-            if (again if refits else first).has(seed):
-                continue
-            recipe = recipe or choose(source.stem, name, source, prepared)
-            if not first.has(seed):
-                begin = time.perf_counter()
-                recommender, best = fit(recipe, prepared, seed)
-                seconds = time.perf_counter() - begin
-                first.add(recommender, prepared, seed, seconds=seconds, best=best or 0)
-                print(source.stem, name, seed, best, first.row(), flush=True)
-            if not refits:
-                continue
+        of_seeds = seeds if trained or name == "als" else [0]
+        first, again = Figures(folder, name, "train"), Figures(folder, name, "train+valid")
+        missing = [seed for seed in of_seeds if not first.has(seed)]
+        refits = not trained or name == "sasrec"
+        missing_again = [seed for seed in of_seeds if refits and not again.has(seed)]
+        if not missing and not missing_again:
+            continue
+        recipe = choose(source.stem, name, source, prepared)
+        for seed in missing:
+            begin = time.perf_counter()
+            recommender, best = fit(recipe, prepared, seed)
+            seconds = time.perf_counter() - begin
+            first.add(recommender, prepared, seed, seconds=seconds, best=best or 0)
+            print(source.stem, name, seed, best, first.row(), flush=True)
+        for seed in missing_again:
             best = int(first.fact("best", seed))
             more = {"train.epochs": best, "train.patience": 0} if trained else {}
             begin = time.perf_counter()
             recommender, _ = fit(recipe.with_settings(more), whole, seed)
             again.add(recommender, whole, seed, seconds=time.perf_counter() - begin)
-            print(source.stem, name, seed, best, again.row(), flush=True)
+            print(source.stem, name, seed, "again", again.row(), flush=True)
 
 
 def rows_of(data: str, models: list[str], runs: Path) -> list[dict[str, Any]]:
