@@ -57,8 +57,9 @@ def main() -> None:
             reached, found = points[-1]
             rows.append(_row(args.data, library, reached, found, seconds, found >= mark))
     about = (
-        f"SASRec, {config}, {OWN}; mark: RecBole's best validation NDCG@10 within {args.budget:.0f} s of "
-        "training (not its convergence). Written by `benchmarks/time_to_quality.py`."
+        f"SASRec, {config}, {OWN}; mark: RecBole's best validation NDCG@10 within "
+        f"{args.budget:.0f} s of training (not its convergence). Written by "
+        "`benchmarks/time_to_quality.py`."
     )
     write_table(args.out, rows, about)
     print(args.out.read_text())
