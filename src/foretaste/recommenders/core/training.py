@@ -242,9 +242,3 @@ def _share(batch: Batch, fabric: Fabric) -> Batch:
         times=None if batch.times is None else batch.times[mine],
         rows=batch.rows[mine],
     )
-
-
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """An array as a tensor; on the CPU without a copy."""
-    tensor = torch.from_numpy(array)
-    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
