@@ -1,6 +1,5 @@
-"""The transformer block: against PyTorch's own attention, causality, padding, ``last``."""
+"""The transformer block: against PyTorch's own attention, padding, ``last``."""
 
-import pytest
 import torch
 from torch import nn
 
@@ -14,45 +13,32 @@ def inputs() -> torch.Tensor:
     return torch.randn(3, 7, 12)
 
 
-@pytest.mark.parametrize("causal", [True, False])
 @torch.no_grad()
-def test_attention_is_multi_head_attention(causal: bool):
+def test_attention_is_multi_head_attention():
     x = inputs()
-    mine = SelfAttention(12, 3, causal=causal)
+    mine = SelfAttention(12, 3)
     other = nn.MultiheadAttention(12, 3, batch_first=True)
     other.in_proj_weight.copy_(mine.project.weight)
     assert other.in_proj_bias is not None
     other.in_proj_bias.copy_(mine.project.bias)
     other.out_proj.weight.copy_(mine.output.weight)
     other.out_proj.bias.copy_(mine.output.bias)
-    future = torch.ones(7, 7).triu(1).bool() if causal else None
-    padding = None if causal else torch.arange(7) >= LENGTHS[:, None]
-    expected, _ = other(x, x, x, attn_mask=future, key_padding_mask=padding, need_weights=False)
+    padding = torch.arange(7) >= LENGTHS[:, None]
+    expected, _ = other(x, x, x, key_padding_mask=padding, need_weights=False)
     real = torch.arange(7) < LENGTHS[:, None]
     torch.testing.assert_close(mine(x, LENGTHS)[real], expected[real], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [True, False])
 @torch.no_grad()
-def test_last_is_forward_at_the_last_place(causal: bool):
-    x, block = inputs(), TransformerBlock(12, 2, 0.3, causal=causal).eval()
+def test_last_is_forward_at_the_last_place():
+    x, block = inputs(), TransformerBlock(12, 2, 0.3).eval()
     expected = block(x, LENGTHS)[torch.arange(3), LENGTHS - 1]
     torch.testing.assert_close(block.last(x, LENGTHS), expected, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_causal_block_does_not_look_ahead():
-    x, block = inputs(), TransformerBlock(12, 2, 0.0)
-    later = x.clone()
-    later[:, 4:] += 1
-    before, after = block(x, LENGTHS), block(later, LENGTHS)
-    torch.testing.assert_close(after[:, :4], before[:, :4])
-    assert not torch.allclose(after[:, 4:], before[:, 4:])
-
-
-@torch.no_grad()
 def test_padding_is_not_looked_at():
-    x, block = inputs(), TransformerBlock(12, 2, 0.0, causal=False)
+    x, block = inputs(), TransformerBlock(12, 2, 0.0)
     real = torch.arange(7) < LENGTHS[:, None]
     dirty = torch.where(real[..., None], x, torch.full_like(x, 9.0))
     found = block(dirty, LENGTHS)

@@ -139,6 +139,17 @@ def test_a_second_fit_forgets_the_first(
     np.testing.assert_array_equal(scores(model, histories), scores(fitted(name), histories))
 
 
+@every_model
+def test_the_fingerprint_follows_what_was_learnt(
+    name: str, fitted: Fitted, saved, ordinary: Split, checkerboard: Split
+):
+    model = fitted(name)
+    assert Recommender.load(saved(name)).fingerprint == model.fingerprint
+    other = tiny(name)
+    other.fit(checkerboard, RunContext(seed=3))
+    assert other.fingerprint != model.fingerprint
+
+
 # --- What is asked -----------------------------------------------------------------------------
 
 

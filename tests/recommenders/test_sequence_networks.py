@@ -116,7 +116,7 @@ def test_hstu_reads_the_time_between_events():
     long = asked.lengths > 1  # one event has no gap
     assert not torch.allclose(made.last(stretched)[long], made.last(asked)[long], atol=1e-3)
     assert isinstance(made, HSTUNetwork)
-    made.use_times = False
+    made.reads_time = False
     close(made.last(stretched), made.last(asked._replace(times=None)))
 
 

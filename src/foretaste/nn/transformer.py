@@ -1,4 +1,4 @@
-"""The pre-norm transformer block that sequence models share."""
+"""The pre-norm transformer block that looks both ways."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ from foretaste.nn.dropout import Dropout
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention over right-padded sequences.
+    """Multi-head self-attention over right-padded sequences, from every event to every other."""
 
-    Causal attention needs no padding mask, because padding lies after every real event; the
-    other kind reads ``lengths``.
-    """
-
-    def __init__(self, dim: int, heads: int, *, causal: bool = True) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         """``dim`` must be a multiple of ``heads``."""
         super().__init__()
-        self.heads, self.causal = heads, causal
+        self.heads = heads
         self.project = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """``x`` ``[B, L, D]`` to ``[B, L, D]``."""
         query, key, value = self._heads(self.project(x), 3)  # [B, H, L, D/H]
-        mask = None if self.causal else _real(lengths, x.shape[1])[:, None, None]
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=self.causal
-        )
+        mask = _real(lengths, x.shape[1])[:, None, None]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -50,11 +44,11 @@ class SelfAttention(nn.Module):
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + feedforward(norm(x)), with dropout on both branches."""
 
-    def __init__(self, dim: int, heads: int, dropout: float, *, causal: bool = True) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
         """The inner width of the feedforward is ``4 * dim``."""
         super().__init__()
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = SelfAttention(dim, heads, causal=causal)
+        self.attention = SelfAttention(dim, heads)
         self.feedforward_norm = nn.LayerNorm(dim)
         self.feedforward = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)

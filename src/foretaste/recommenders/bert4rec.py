@@ -48,8 +48,7 @@ class BERT4RecNetwork(SequenceNetwork):
         self.positions = nn.Embedding(config.max_length, config.dim)
         self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(
-            TransformerBlock(config.dim, config.heads, config.dropout, causal=False)
-            for _ in range(config.layers)
+            TransformerBlock(config.dim, config.heads, config.dropout) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.dim)
         self.apply(small_normal)
@@ -133,7 +132,7 @@ class BERT4Rec(SequenceRecommender):
         assert isinstance(network, BERT4RecNetwork)
         return ClozeLoss(network, self.config, counts)
 
-    def _readable(self) -> int:
+    def _window(self) -> int:
         return self.config.max_length - 1
 
 

@@ -6,20 +6,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foretaste.nn.attention import Cached, IncrementalLayer, distances
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
-from foretaste.recommenders.core.sequence import (
-    AttentionConfig,
-    Histories,
-    SequenceNetwork,
-    SequenceRecommender,
+from foretaste.nn.key_values import key_values, split_heads
+from foretaste.recommenders.core.incremental import (
+    IncrementalRecommender,
+    WindowedConfig,
+    WindowedNetwork,
+    age_buckets,
+    coarse,
 )
+from foretaste.recommenders.core.sequence import Histories
 
-AGES = 48
-"""Buckets of time gaps, each twice as wide as the one before; 2^47 ms are 4,000 years."""
+AGES = 34
+"""Buckets of time gaps, each twice as wide as the one before: 0, then 2^0 to 2^32 units."""
 
 
-class HSTUConfig(AttentionConfig):
+class HSTUConfig(WindowedConfig):
     """Of HSTU.
 
     Attributes:
@@ -30,61 +34,88 @@ class HSTUConfig(AttentionConfig):
     use_times: bool = True
 
 
-class HSTULayer(nn.Module):
+class HSTULayer(IncrementalLayer):
     """x + f2(norm(silu(Q K' + bias) V) * U), with U, V, Q, K = silu(f1(norm(x))).
 
     Equations 1 to 3. Weights are divided by the number of places, as in the authors' code; what
-    they leave to the batch's width is here ``max_length``, so that a score does not depend on the
+    they leave to the batch's width is here ``window``, so that a score does not depend on the
     batch. Time gaps are from the asking event, because the time of the next one is not known.
     """
 
     def __init__(self, config: HSTUConfig) -> None:
         """``config.dim`` is the width of everything."""
         super().__init__()
-        dim, self.heads, self.places = config.dim, config.heads, config.max_length
+        dim, self.heads, self.window = config.dim, config.heads, config.window
         self.norm = nn.LayerNorm(dim)
-        self.asking = nn.Linear(dim, 2 * dim)  # U and Q
-        self.answering = nn.Linear(dim, 2 * dim)  # V and K
-        self.by_place = nn.Embedding(self.places, 1)
+        self.key_values = key_values(dim, self.heads, config.attention, config.collective, F.silu)
+        self.width = self.key_values.key_dim
+        self.asking = nn.Linear(dim, self.width + self.key_values.value_dim)  # Q and U
+        self.by_place = nn.Embedding(self.window, 1)
         self.by_age = nn.Embedding(AGES, 1)
-        self.mixed_norm = nn.LayerNorm(dim, eps=1e-6)  # what it sees is small at first
-        self.output = nn.Linear(dim, dim)
+        self.mixed_norm = nn.LayerNorm(self.key_values.value_dim, eps=1e-6)  # what it sees is small
+        self.output = nn.Linear(self.key_values.value_dim, dim)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, asking: Tensor, x: Tensor, gap: Tensor, age: Tensor | None) -> Tensor:
+    def forward(self, asking: Tensor, x: Tensor, back: Tensor, age: Tensor | None) -> Tensor:
         """What the events ``asking`` learn from ``x``.
 
         Args:
             asking: ``[B, M, D]``, all events or some of them.
             x: ``[B, L, D]``, all events.
-            gap: int64 ``[1 or B, M, L]``, places from an event back to another; negative where it
-                must not look.
+            back: int64 ``[1 or B, M, L]``, places from an event back to another; negative where
+                it must not look.
             age: int64 ``[B, M, L]``, the bucket of the time between them, or None.
 
         Returns:
             ``[B, M, D]``.
         """
-        gate, query = F.silu(self.asking(self.norm(asking))).chunk(2, -1)  # [B, M, D]
-        value, key = F.silu(self.answering(self.norm(x))).chunk(2, -1)  # [B, L, D]
-        bias = self.by_place(gap.clamp_min(0)).squeeze(-1)  # [1 or B, M, L]
+        key, value = (split_heads(part, self.heads) for part in self.key_values(self.norm(x)))
+        query, gate = self._ask(asking)
+        weights = self._weights(query @ key.mT, back, age)  # [B, H, M, L]
+        return self._learn(asking, weights @ value, gate)
+
+    def extend(self, x: Tensor, earlier: Cached, asking: int) -> tuple[Tensor, Tensor]:
+        """As of ``IncrementalLayer``."""
+        fresh, kept = self.pack(x), earlier.records.shape[1]
+        query, gate = self._ask(x[:, -asking:])
+        scores = [self.key_values.scores(query, earlier.records)] if kept else []
+        scores = torch.cat([*scores, self.key_values.scores(query, fresh)], -1)
+        back = distances(asking, kept + x.shape[1], x.device)[None]
+        weights = self._weights(scores, back, earlier.age)  # [B, H, A, n + M]
+        if earlier.absent is not None:
+            weights[..., :kept].masked_fill_(earlier.absent[:, None, None], 0)
+        mixed = self.key_values.mix(weights[..., kept:], fresh)
+        if kept:
+            mixed += self.key_values.mix(weights[..., :kept], earlier.records)
+        return self._learn(x[:, -asking:], mixed, gate), fresh
+
+    def pack(self, x: Tensor) -> Tensor:
+        """As of ``IncrementalLayer``."""
+        return self.key_values.pack(self.norm(x))
+
+    def _ask(self, asking: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries ``[B, H, M, K]`` and gates ``[B, M, V]``."""
+        both = F.silu(self.asking(self.norm(asking)))
+        return split_heads(both[..., : self.width], self.heads), both[..., self.width :]
+
+    def _weights(self, scores: Tensor, back: Tensor, age: Tensor | None) -> Tensor:
+        bias = self.by_place(back.clamp(0, self.window - 1)).squeeze(-1)  # [1 or B, M, L]
         if age is not None:
             bias = bias + self.by_age(age).squeeze(-1)  # [B, M, L]
-        score = self._heads(query) @ self._heads(key).mT + bias[:, None]  # [B, H, M, L]
-        weight = F.silu(score).masked_fill((gap < 0)[:, None], 0) / self.places
-        mixed = (weight @ self._heads(value)).transpose(1, 2).flatten(2)  # [B, M, D]
-        return asking + self.dropout(self.output(self.mixed_norm(mixed) * gate))
+        hidden = (back < 0) | (back >= self.window)
+        return F.silu(scores + bias[:, None]).masked_fill(hidden[:, None], 0) / self.window
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, D/H]
+    def _learn(self, asking: Tensor, mixed: Tensor, gate: Tensor) -> Tensor:
+        mixed = self.mixed_norm(mixed.transpose(1, 2).flatten(2))  # [B, M, V]
+        return asking + self.dropout(self.output(mixed * gate))
 
 
-class HSTUNetwork(SequenceNetwork):
+class HSTUNetwork(WindowedNetwork):
     """Item vectors, HSTU layers, a norm. Order is known from the biases of the layers alone."""
 
     def __init__(self, items: int, config: HSTUConfig) -> None:
         """A network for a catalog of ``items``."""
-        super().__init__()
-        self.use_times = config.use_times
+        super().__init__(config, items, reads_time=config.use_times)
         self.items = nn.Embedding(items, config.dim)
         self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(HSTULayer(config) for _ in range(config.layers))
@@ -93,36 +124,34 @@ class HSTUNetwork(SequenceNetwork):
 
     def forward(self, histories: Histories) -> Tensor:
         """``[B, L, D]``."""
-        gap, age = self._distances(histories)
+        back, age = self._distances(histories)
         x = self.dropout(self.items(histories.items))  # [B, L, D]
         for layer in self.layers:
-            x = layer(x, x, gap, age)
+            x = layer(x, x, back, age)
         return self.norm(x)
 
     def last(self, histories: Histories) -> Tensor:
         """``[B, D]``: in the last layer only the last event asks."""
-        gap, age = self._distances(histories)
+        back, age = self._distances(histories)
         x = self.dropout(self.items(histories.items))  # [B, L, D]
         *lower, top = self.layers
         for layer in lower:
-            x = layer(x, x, gap, age)
+            x = layer(x, x, back, age)
         row, newest = torch.arange(len(x), device=x.device), histories.lengths - 1
         age = None if age is None else age[row, newest, None]
-        return self.norm(top(x[row, newest, None], x, gap[0, newest, None], age)).squeeze(1)
+        return self.norm(top(x[row, newest, None], x, back[0, newest, None], age)).squeeze(1)
 
     def _distances(self, histories: Histories) -> tuple[Tensor, Tensor | None]:
         """Places ``[1, L, L]`` and age buckets ``[B, L, L]`` from each event back to each other."""
-        place = torch.arange(histories.items.shape[1], device=histories.items.device)
-        gap = (place[:, None] - place)[None]
-        if histories.times is None or not self.use_times:
-            return gap, None
-        between = histories.times[:, :, None] - histories.times[:, None]
-        # The exponent of a float is one more than the floor of its logarithm; that of 0 is 0.
-        exponent = torch.frexp(between.clamp_min(0).float()).exponent
-        return gap, exponent.clamp_max(AGES - 1)
+        length = histories.items.shape[1]
+        back = distances(length, length, histories.items.device)[None]
+        if histories.times is None or not self.reads_time:
+            return back, None
+        units = coarse(histories.times)  # [B, L]
+        return back, age_buckets(units[:, :, None] - units[:, None])
 
 
-class HSTU(SequenceRecommender):
+class HSTU(IncrementalRecommender):
     """Attention that adds up instead of averaging, so that how often also counts."""
 
     name = "hstu"

@@ -1,66 +1,70 @@
 """SASRec: self-attentive sequential recommendation (Kang and McAuley, ICDM 2018).
 
 Trained with a softmax over the whole catalog, which is what makes it strong (Klenitskiy and
-Vasilev, RecSys 2023); pre-norm blocks, item vectors shared between input and output.
+Vasilev, RecSys 2023); pre-norm blocks, item vectors shared between input and output. Attention
+looks back over a sliding window and knows distances instead of places, so that a list can be made
+from what is kept of a user (see ``IncrementalRecommender``).
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from foretaste.nn.attention import WindowedBlock
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
-from foretaste.nn.transformer import TransformerBlock
-from foretaste.recommenders.core.sequence import (
-    AttentionConfig,
-    Histories,
-    SequenceNetwork,
-    SequenceRecommender,
+from foretaste.nn.key_values import key_values
+from foretaste.recommenders.core.incremental import (
+    IncrementalRecommender,
+    WindowedConfig,
+    WindowedNetwork,
 )
+from foretaste.recommenders.core.sequence import Histories
 
 
-class SASRecConfig(AttentionConfig):
+class SASRecConfig(WindowedConfig):
     """Of SASRec."""
 
 
-class SASRecNetwork(SequenceNetwork):
-    """Item and position vectors, causal blocks, a norm."""
+class SASRecNetwork(WindowedNetwork):
+    """Item vectors, causal blocks, a norm."""
 
     def __init__(self, items: int, config: SASRecConfig) -> None:
         """A network for a catalog of ``items``."""
-        super().__init__()
+        super().__init__(config, items)
         self.items = nn.Embedding(items, config.dim)
-        self.positions = nn.Embedding(config.max_length, config.dim)
         self.dropout = Dropout(config.dropout)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(config.dim, config.heads, config.dropout) for _ in range(config.layers)
+        self.layers = nn.ModuleList(
+            WindowedBlock(
+                config.dim,
+                config.heads,
+                config.window,
+                config.dropout,
+                key_values(config.dim, config.heads, config.attention, config.collective),
+            )
+            for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.dim)
         self.apply(small_normal)
 
     def forward(self, histories: Histories) -> Tensor:
         """``[B, L, D]``."""
-        x = self._embed(histories)  # [B, L, D]
-        for block in self.blocks:
-            x = block(x, histories.lengths)
+        x = self.dropout(self.items(histories.items))  # [B, L, D]
+        for layer in self.layers:
+            x = layer(x)
         return self.norm(x)
 
     def last(self, histories: Histories) -> Tensor:
         """``[B, D]``: the last block works for the last event only."""
-        x = self._embed(histories)  # [B, L, D]
-        *lower, top = self.blocks
-        assert isinstance(top, TransformerBlock)
-        for block in lower:
-            x = block(x, histories.lengths)
+        x = self.dropout(self.items(histories.items))  # [B, L, D]
+        *lower, top = self.layers
+        assert isinstance(top, WindowedBlock)
+        for layer in lower:
+            x = layer(x)
         return self.norm(top.last(x, histories.lengths))
 
-    def _embed(self, histories: Histories) -> Tensor:
-        place = torch.arange(histories.items.shape[1], device=histories.items.device)
-        return self.dropout(self.items(histories.items) + self.positions(place))
 
-
-class SASRec(SequenceRecommender):
+class SASRec(IncrementalRecommender):
     """Self-attention over the history."""
 
     name = "sasrec"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -237,6 +238,21 @@ class Recommender(ABC):
                 f"({reason}). Train again, or copy the whole run folder."
             ) from error
         return model
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all that answers depend on: name, configuration, catalog, what was learnt.
+
+        32 hexadecimal digits. Reading it costs a pass over the weights.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(self.name.encode())
+        digest.update(self.config.model_dump_json().encode())
+        digest.update("\0".join(self._fitted_catalog().item_ids).encode())
+        for name, array in sorted({"popularity": self.popularity, **self._arrays()}.items()):
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     @abstractmethod
     def _fit(self, split: Split, run: RunContext) -> FitReport:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foretaste.data.batches import Batch, query_batches
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Queries, Split
+from foretaste.nn.key_values import penalty_of
 from foretaste.nn.losses import gbce, linear_cross_entropy, sampled_softmax
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
 from foretaste.recommenders.core.ranking import rank_queries
@@ -119,7 +120,9 @@ class NextItemLoss(nn.Module):
         targets = torch.from_numpy(batch.targets).to(device).flatten()
         real = (targets >= 0).nonzero().squeeze(1)
         hidden = self.network(tensors(batch, device)).flatten(0, 1)
-        return self.next_item(hidden[real], targets[real].long(), half)
+        loss = self.next_item(hidden[real], targets[real].long(), half)
+        penalty = penalty_of(self.network)
+        return loss if penalty is None else loss + batch.tokens * penalty
 
     def next_item(self, hidden: Tensor, targets: Tensor, half: bool) -> Tensor:
         """The loss of ``hidden`` ``[T, D]`` against ``targets`` int64 ``[T]``, summed."""
@@ -161,7 +164,7 @@ class SequenceRecommender(Recommender):
             loss=self._loss(self.network, split.popularity),
             network=self.network,
             validate=validate if len(asked) else None,
-            length=self._readable(),
+            length=self._window(),
             items=split.items,
         )
         return Trainer(objective, split.train, config.train, run).fit()
@@ -177,9 +180,13 @@ class SequenceRecommender(Recommender):
             vectors[torch.from_numpy(batch.rows).to(weight.device)] = found.to(vectors.dtype)
         return vectors @ weight.T
 
-    def _readable(self) -> int:
-        """Events of a history that the network can read; also the length of training windows."""
+    def _window(self) -> int:
+        """Events of a training window, its last target apart."""
         return self.config.max_length
+
+    def _readable(self) -> int:
+        """Events of a history that are read when asked, the last ones."""
+        return self._window()
 
     def _arrays(self) -> dict[str, np.ndarray]:
         state = self.network.state_dict()

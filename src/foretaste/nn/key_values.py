@@ -1,0 +1,334 @@
+"""Keys and values of attention, and the bytes that stand for them in a user's cache.
+
+``full`` keeps both as they are. ``collective`` is CollectiveKV (arXiv 2601.19178, ICLR 2026): a
+few numbers of each event's own, and the numbers of two entries in pools that all users share.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+POOL_WIDTH = 0.1
+"""Width of the normal distribution of first pool entries, near that of first full keys."""
+
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+LEVELS = 127
+
+
+class CollectiveConfig(BaseModel):
+    """Of CollectiveKV (``[model.collective]`` of a recipe).
+
+    Attributes:
+        user_dim: numbers of an event's own in its key, and as many in its value, over all heads;
+            a multiple of ``heads``. 0 leaves the pools alone.
+        pool_size: entries of the pool of keys, and of that of values. 0 leaves no pools: keys
+            and values of ``user_dim``, the low-rank control.
+        user_type: how the event's own numbers are kept; training rounds as the cache does.
+        peak: weight of the loss that draws gates to 1, where training equals inference.
+        balance: weight of the loss that draws the use of the pools to uniform.
+        train_router: False keeps the router at its random first weights, without gates, a control.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    user_dim: int = Field(default=4, ge=0)
+    pool_size: int = Field(default=256, ge=0, le=2**24)
+    user_type: Literal["fp32", "fp16", "int8"] = "int8"
+    peak: float = Field(default=0.1, ge=0)
+    balance: float = Field(default=0.1, ge=0)
+    train_router: bool = True
+
+    def problem(self, dim: int, heads: int) -> str | None:
+        """Why this does not fit attention of ``dim`` and ``heads``, or None when it does."""
+        if self.user_dim % heads:
+            return f"collective.user_dim = {self.user_dim} must be a multiple of heads = {heads}"
+        if self.user_dim > dim or (self.pool_size and self.user_dim == dim):
+            return f"collective.user_dim = {self.user_dim} leaves nothing of dim = {dim} to a pool"
+        if not self.user_dim and not self.pool_size:
+            return "collective.user_dim and collective.pool_size are both 0: nothing is left"
+        return None
+
+
+class KeyValues(nn.Module):
+    """Makes keys and values from event vectors, or their cached bytes.
+
+    Three views of one thing: ``forward`` gives keys and values of all events, for training and
+    for whole histories; ``pack`` gives the bytes that a cache keeps of an event, its *record*;
+    ``scores`` and ``mix`` are the two products of attention, made from records.
+
+    Attributes:
+        key_dim: width of a key, all heads together.
+        value_dim: width of a value, all heads together.
+        record_bytes: bytes of a record.
+        alignment: a record must begin at a multiple of this many bytes.
+        penalty: what the last forward in training adds to the loss of an event, or None.
+    """
+
+    key_dim: int
+    value_dim: int
+    record_bytes: int
+    alignment: int = 1
+    penalty: Tensor | None = None
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``x`` ``[..., D]`` to keys ``[..., key_dim]`` and values ``[..., value_dim]``."""
+
+    @abstractmethod
+    def pack(self, x: Tensor) -> Tensor:
+        """``x`` ``[..., D]`` to records, uint8 ``[..., record_bytes]``."""
+
+    @abstractmethod
+    def unpack(self, records: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of records: those of ``forward`` without training."""
+
+    @abstractmethod
+    def scores(self, query: Tensor, records: Tensor) -> Tensor:
+        """``query`` ``[B, H, M, key_dim / H]`` times keys: ``[B, H, M, n]``; not scaled.
+
+        ``records`` uint8 ``[B, n, record_bytes]``; so it is of ``mix``.
+        """
+
+    @abstractmethod
+    def mix(self, weights: Tensor, records: Tensor) -> Tensor:
+        """``weights`` ``[B, H, M, n]`` times values: ``[B, H, M, value_dim / H]``."""
+
+
+class FullKeyValues(KeyValues):
+    """Keys and values of full width, kept as float32: the cache everyone knows."""
+
+    alignment = 4
+
+    def __init__(self, dim: int, heads: int, activation: Callable[[Tensor], Tensor]) -> None:
+        """``activation`` is applied to keys and values."""
+        super().__init__()
+        self.heads, self.activation = heads, activation
+        self.key_dim = self.value_dim = dim
+        self.record_bytes = 2 * dim * BYTES["fp32"]
+        self.project = nn.Linear(dim, 2 * dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``KeyValues``."""
+        key, value = self.activation(self.project(x)).chunk(2, -1)  # [..., D]
+        return key, value
+
+    def pack(self, x: Tensor) -> Tensor:
+        """See ``KeyValues``."""
+        return self.activation(self.project(x)).contiguous().view(torch.uint8)
+
+    def unpack(self, records: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``KeyValues``."""
+        key, value = records.view(torch.float32).chunk(2, -1)
+        return key, value
+
+    def scores(self, query: Tensor, records: Tensor) -> Tensor:
+        """See ``KeyValues``."""
+        key = records.view(torch.float32)[..., : self.key_dim]  # [B, n, D]
+        return query @ split_heads(key, self.heads).mT
+
+    def mix(self, weights: Tensor, records: Tensor) -> Tensor:
+        """See ``KeyValues``."""
+        value = records.view(torch.float32)[..., self.key_dim :]  # [B, n, D]
+        return weights @ split_heads(value, self.heads)
+
+
+class CollectiveKeyValues(KeyValues):
+    """A few numbers of an event's own, and an entry of a pool, side by side in every head.
+
+    A router chooses the entry with the highest score M. In training it is multiplied by the gate
+    sigmoid(M), so that the router learns; otherwise it is taken as it is. The peak loss draws the
+    gates of chosen entries to 1, which closes the gap between the two; the balance loss is the
+    divergence of the mean of softmax(M) over a batch from uniform. Keys and values have routers
+    and pools of their own. What the paper leaves open and we chose: the division among heads,
+    both losses' exact form, and int8 with tanh, so that eight bits need no scale per event.
+    """
+
+    def __init__(self, dim: int, heads: int, config: CollectiveConfig) -> None:
+        """``config`` must fit (``config.problem``)."""
+        super().__init__()
+        self.config, self.heads = config, heads
+        pooled = dim - config.user_dim if config.pool_size else 0
+        self.key_dim = self.value_dim = config.user_dim + pooled
+        self.gated = False  # True: gates outside training too, to measure what hard look-up costs
+        self.user = nn.Linear(dim, 2 * config.user_dim) if config.user_dim else None
+        if config.user_type == "int8":
+            self.scale = nn.Parameter(torch.ones(2 * config.user_dim))
+        self.router = nn.Linear(dim, 2 * config.pool_size) if config.pool_size else None
+        # [key or value, pool entry, head, width]
+        shape = (2, config.pool_size, heads, pooled // heads)
+        self.pool = nn.Parameter(torch.randn(shape) * POOL_WIDTH) if config.pool_size else None
+        if self.router is not None and not config.train_router:
+            self.router.requires_grad_(False)
+        self.user_bytes = 2 * config.user_dim * BYTES[config.user_type]
+        self.index_bytes = bytes_for(config.pool_size) if config.pool_size else 0
+        self.record_bytes = self.user_bytes + 2 * self.index_bytes
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``KeyValues``."""
+        own = self._own(x)  # [..., 2, H, U]
+        if self.router is None or self.pool is None:
+            parts = own
+        else:
+            routed = self.router(x).unflatten(-1, (2, -1))  # [..., 2, m]
+            height, index = routed.max(-1)  # [..., 2]
+            shared = self._entries(index)  # [..., 2, H, G]
+            learning = self.training and self.config.train_router
+            if learning or self.gated:
+                shared = shared * torch.sigmoid(height)[..., None, None]
+            if learning:
+                self.penalty = self._penalty(routed, height)
+            parts = torch.cat([own, shared], -1)  # [..., 2, H, U + G]
+        key, value = parts.flatten(-2).unbind(-2)
+        return key, value
+
+    def pack(self, x: Tensor) -> Tensor:
+        """See ``KeyValues``."""
+        parts = []
+        if self.user is not None:
+            parts.append(self._as_kept(self.user(x)).contiguous().view(torch.uint8))
+        if self.router is not None:
+            parts.append(to_bytes(self.choices(x), self.index_bytes).flatten(-2))
+        return torch.cat(parts, -1)
+
+    def unpack(self, records: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``KeyValues``."""
+        own = self._kept(records)  # [..., 2, H, U]
+        if self.pool is not None:
+            own = torch.cat([own, self._entries(self._indices(records))], -1)
+        key, value = own.flatten(-2).unbind(-2)
+        return key, value
+
+    def scores(self, query: Tensor, records: Tensor) -> Tensor:
+        """See ``KeyValues``. The pool is scored once, then looked up: keys are never rebuilt."""
+        width = self.config.user_dim // self.heads
+        found = None
+        if self.user is not None:
+            own = self._kept(records)[..., 0, :, :].transpose(1, 2)  # [B, H, n, U]
+            found = query[..., :width] @ own.mT  # [B, H, M, n]
+        if self.pool is not None:
+            pool = self.pool[0].permute(1, 2, 0)  # [H, G, m]
+            of_pool = query[..., width:] @ pool  # [B, H, M, m]
+            index = self._indices(records)[:, None, None, :, 0]  # [B, 1, 1, n]
+            shared = of_pool.gather(-1, index.expand(*of_pool.shape[:-1], -1))
+            found = shared if found is None else found + shared
+        assert found is not None
+        return found
+
+    def mix(self, weights: Tensor, records: Tensor) -> Tensor:
+        """See ``KeyValues``. Weights are summed by pool entry before any value is touched."""
+        parts = []
+        if self.user is not None:
+            own = self._kept(records)[..., 1, :, :].transpose(1, 2)  # [B, H, n, U]
+            parts.append(weights @ own)
+        if self.pool is not None:
+            index = self._indices(records)[:, None, None, :, 1]  # [B, 1, 1, n]
+            bins = weights.new_zeros(*weights.shape[:-1], self.config.pool_size)
+            bins.scatter_add_(-1, index.expand_as(weights), weights)  # [B, H, M, m]
+            parts.append(bins @ self.pool[1].transpose(0, 1))
+        return torch.cat(parts, -1)
+
+    def choices(self, x: Tensor) -> Tensor:
+        """The pool entries of events, int64 ``[..., 2]``: of the key, of the value."""
+        assert self.router is not None
+        return self.router(x).unflatten(-1, (2, -1)).argmax(-1)
+
+    def _entries(self, index: Tensor) -> Tensor:
+        """Pool entries ``[..., 2, H, G]`` of ``index`` int64 ``[..., 2]``."""
+        assert self.pool is not None
+        flat = index + torch.tensor([0, self.config.pool_size], device=index.device)
+        return F.embedding(flat, self.pool.flatten(2).flatten(0, 1)).unflatten(-1, (self.heads, -1))
+
+    def _own(self, x: Tensor) -> Tensor:
+        """An event's own numbers as the cache will give them back, ``[..., 2, H, U]``.
+
+        Rounding passes gradients through as if it were not there.
+        """
+        if self.user is None:
+            return x.new_zeros(*x.shape[:-1], 2, self.heads, 0)
+        own = self.user(x)
+        if self.config.user_type == "int8":
+            own = torch.tanh(own)
+            own = own + (torch.round(own * LEVELS) / LEVELS - own).detach()
+            own = own * self.scale
+        elif self.config.user_type == "fp16":
+            own = own + (own.half().float() - own).detach()
+        return own.unflatten(-1, (2, self.heads, -1))
+
+    def _as_kept(self, own: Tensor) -> Tensor:
+        if self.config.user_type == "int8":
+            return torch.round(torch.tanh(own) * LEVELS).to(torch.int8)
+        return own.half() if self.config.user_type == "fp16" else own
+
+    def _kept(self, records: Tensor) -> Tensor:
+        """An event's own numbers from its record, ``[..., 2, H, U]``."""
+        kept = records[..., : self.user_bytes]
+        if self.config.user_type == "int8":
+            own = kept.view(torch.int8) * (self.scale / LEVELS)
+        else:
+            kind = torch.float16 if self.config.user_type == "fp16" else torch.float32
+            # Copied, because records are not aligned.
+            own = kept.clone(memory_format=torch.contiguous_format).view(kind).float()
+        return own.unflatten(-1, (2, self.heads, -1))
+
+    def _indices(self, records: Tensor) -> Tensor:
+        """Pool entries of records, int64 ``[..., 2]``."""
+        return from_bytes(records[..., self.user_bytes :].unflatten(-1, (2, -1)))
+
+    def _penalty(self, routed: Tensor, height: Tensor) -> Tensor:
+        """The mean over events of both losses, for keys and values together."""
+        peak = -F.logsigmoid(height).mean()
+        share = torch.softmax(routed, -1).flatten(0, -3).mean(0)  # [2, m]
+        divergence = (share * (share.clamp_min(1e-12).log() + math.log(share.shape[-1]))).sum(-1)
+        return 2 * self.config.peak * peak + self.config.balance * divergence.sum()
+
+
+def key_values(
+    dim: int,
+    heads: int,
+    kind: Literal["full", "collective"],
+    config: CollectiveConfig,
+    activation: Callable[[Tensor], Tensor] = nn.Identity(),  # noqa: B008 - holds no state
+) -> KeyValues:
+    """Keys and values of either kind. ``activation`` is of full ones only."""
+    if kind == "full":
+        return FullKeyValues(dim, heads, activation)
+    return CollectiveKeyValues(dim, heads, config)
+
+
+def penalty_of(network: nn.Module) -> Tensor | None:
+    """What all keys and values of a network add to the loss of an event; None for nothing."""
+    found = [m.penalty for m in network.modules() if isinstance(m, KeyValues)]
+    known = [penalty for penalty in found if penalty is not None]
+    return torch.stack(known).sum() if known else None
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """``[B, L, D]`` to ``[B, H, L, D / H]``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def bytes_for(count: int) -> int:
+    """The fewest bytes that hold any of the numbers 0 to ``count - 1``."""
+    return max(1, ((count - 1).bit_length() + 7) // 8)
+
+
+def to_bytes(numbers: Tensor, width: int) -> Tensor:
+    """Whole numbers int64 ``[...]`` as uint8 ``[..., width]``, the lowest byte first."""
+    shifts = torch.arange(0, 8 * width, 8, device=numbers.device)
+    return (numbers[..., None] >> shifts).to(torch.uint8)
+
+
+def from_bytes(kept: Tensor) -> Tensor:
+    """What ``to_bytes`` was given, int64 ``[...]``."""
+    if kept.shape[-1] == 1:
+        return kept[..., 0].long()
+    shifts = torch.arange(0, 8 * kept.shape[-1], 8, device=kept.device)
+    return (kept.long() << shifts).sum(-1)

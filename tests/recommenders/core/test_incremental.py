@@ -1,0 +1,176 @@
+"""What is kept of users answers as their whole histories do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foretaste.data.sequences import Sequences, offsets_of
+from foretaste.data.split import Split
+from foretaste.errors import InputError
+from foretaste.recommenders.core.base import RunContext
+from foretaste.recommenders.core.incremental import IncrementalRecommender, WindowedNetwork
+from foretaste.recommenders.core.registry import find, names
+from foretaste.recommenders.core.sequence import Histories
+
+INCREMENTAL = [name for name in names() if issubclass(find(name), IncrementalRecommender)]
+ITEMS = 300
+COLLECTIVE: dict[str, Any] = {"user_dim": 4, "pool_size": 6, "user_type": "fp32"}
+WAYS: list[dict[str, Any]] = [
+    {"attention": "full"},
+    {"attention": "collective", "collective": COLLECTIVE},
+    {"attention": "collective", "collective": COLLECTIVE | {"user_type": "fp16"}},
+    {"attention": "collective", "collective": COLLECTIVE | {"user_dim": 0}},
+]
+every_network = pytest.mark.parametrize("name", INCREMENTAL)
+every_way = pytest.mark.parametrize("way", WAYS, ids=["full", "fp32", "fp16", "pool only"])
+
+
+def network(name: str, **parameters: Any) -> WindowedNetwork:
+    """Random weights large enough that everything matters."""
+    torch.manual_seed(0)
+    model = find(name)(**{"dim": 8, "window": 4, "layers": 3, **parameters})
+    assert isinstance(model, IncrementalRecommender)
+    made = model._network(ITEMS).eval()
+    assert isinstance(made, WindowedNetwork)
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    return made
+
+
+def events(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(seed)
+    items = torch.from_numpy(rng.integers(0, ITEMS, (2, count)))
+    times = torch.from_numpy(1_300_000_000_000 + rng.integers(0, 10**9, (2, count)).cumsum(1))
+    return items, times
+
+
+def close(one: torch.Tensor, other: torch.Tensor, way: dict[str, Any] | None = None) -> None:
+    """Equal to float32. A number on the edge between two halves may be rounded either way."""
+    rounded = way is not None and way.get("collective", {}).get("user_type") == "fp16"
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-2 if rounded else 2e-5)
+
+
+@every_network
+@every_way
+@given(cuts=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+@torch.no_grad()
+def test_a_state_extended_is_the_state_computed_at_once(
+    name: str, way: dict[str, Any], cuts: list[int], seed: int
+):
+    made = network(name, **way)
+    items, times = events(sum(cuts), seed)
+    state, first = made.start(2), 0
+    for count in cuts:
+        part = slice(first, first + count)
+        state = made.extend(state, items[:, part], times[:, part])
+        first += count
+        lengths = torch.full((2,), first)
+        direct = made.last(Histories(items[:, :first], lengths, times[:, :first]))
+        close(made.query(state), direct, way)
+        # From the records alone, as another process has them.
+        close(made.query(state._replace(vectors=None)), made.query(state), way)
+    at_once = made.extend(made.start(2), items, times)
+    assert state.records.shape == at_once.records.shape == (2, min(first, 4), made.record_bytes)
+    more = (items[:, :1], times[:, :1] + 10**12)
+    close(made.query(made.extend(state, *more)), made.query(made.extend(at_once, *more)), way)
+
+
+@every_network
+@every_way
+@torch.no_grad()
+def test_nothing_before_the_readable_events_matters(name: str, way: dict[str, Any]):
+    made = network(name, **way)
+    items, times = events(40, 5)
+    readable = 3 * (4 - 1) + 1
+    whole = made.extend(made.start(2), items, times)
+    last = made.extend(made.start(2), items[:, -readable:], times[:, -readable:])
+    close(made.query(whole), made.query(last), way)
+    more = (items[:, :1], times[:, -1:] + 10**7)
+    close(made.query(made.extend(whole, *more)), made.query(made.extend(last, *more)), way)
+    if way["attention"] == "collective":
+        return  # choosing among few pool entries may swallow what one event changes
+    less = made.extend(made.start(2), items[:, 1 - readable :], times[:, 1 - readable :])
+    assert not torch.allclose(made.query(whole), made.query(less), atol=1e-4)
+
+
+@every_network
+@every_way
+def test_users_advance_together_as_alone(name: str, way: dict[str, Any], ordinary: Split):
+    train: dict[str, Any] = {"train": {"epochs": 1, "batch_tokens": 256}}
+    model: Any = find(name)(dim=8, window=4, max_length=8, **way, **train)
+    assert isinstance(model, IncrementalRecommender)
+    model.fit(ordinary, RunContext(seed=0))
+    histories = ordinary.test.histories
+    rows = np.arange(min(12, len(histories)))
+    full = histories.take(rows)
+    # Some users are new, some have one new event, some many, some none.
+    news = np.minimum([0, 1, 3, 0, 1, 40, 2, 1, 1, 0, 9, 1], full.lengths)
+    known = full.lengths - news
+    begun = model.advance([empty(model)] * 12, cut(full, np.zeros(12, np.int64), known))
+    states = [records[-model.window :] for records in begun.records]
+    new = cut(full, known, full.lengths)
+    together = model.advance(states, new)
+    for row in rows:
+        one = new.take(np.array([row]))
+        alone = model.advance([states[row]], one)
+        close(together.vectors[row], alone.vectors[0])
+        assert together.records[row].shape == alone.records[0].shape
+        assert len(alone.records[0]) == min(news[row], model.readable)
+    scores = together.vectors @ model.item_vectors().T
+    for asked, direct in model.scores(full, exclude="none"):
+        close(scores[torch.from_numpy(asked)], direct)
+
+
+@every_network
+def test_a_user_without_events_has_no_vector(name: str, ordinary: Split):
+    model: Any = find(name)(dim=8, window=4, train={"epochs": 1})
+    model.fit(ordinary, RunContext())
+    nobody = Sequences(np.empty(0, np.int32), np.zeros(2, np.int64), np.empty(0, np.int64))
+    found = model.advance([empty(model)], nobody)
+    assert found.records[0].shape == (0, model.record_bytes)
+    assert not found.vectors.any()
+
+
+def test_times_must_be_given_where_they_are_read(ordinary: Split):
+    model: Any = find("hstu")(dim=8, window=4, train={"epochs": 1})
+    model.fit(ordinary, RunContext())
+    with pytest.raises(InputError, match="use_times"):
+        model.advance([empty(model)], Sequences.from_lists([[1, 2]]))
+
+
+def test_bytes_of_a_record():
+    def size(name: str, **parameters: Any) -> int:
+        return network(name, dim=128, layers=2, **parameters).record_bytes
+
+    # Keys and values of two layers in float32; the item's number, two bytes, in whole words.
+    assert size("sasrec") == 2 * 2 * 128 * 4 + 4
+    assert size("hstu") == 2 * 2 * 128 * 4 + 8  # and four bytes of time
+    small = {"attention": "collective", "collective": {"user_dim": 4, "pool_size": 256}}
+    assert size("sasrec", **small) == (4 + 4 + 1 + 1) + 2  # the first layer is looked up
+    assert size("hstu", **small) == (4 + 4 + 1 + 1) + 2 + 4
+
+
+@every_network
+def test_what_does_not_fit_is_said(name: str):
+    with pytest.raises(InputError, match="multiple of heads"):
+        find(name)(attention="collective", collective={"user_dim": 3})
+
+
+def empty(model: IncrementalRecommender) -> np.ndarray:
+    return np.empty((0, model.record_bytes), np.uint8)
+
+
+def cut(rows: Sequences, first: np.ndarray, last: np.ndarray) -> Sequences:
+    """Events ``first`` to ``last`` of every row."""
+    place = np.arange(rows.events) - np.repeat(rows.offsets[:-1], rows.lengths)
+    kept = (place >= np.repeat(first, rows.lengths)) & (place < np.repeat(last, rows.lengths))
+    assert rows.times is not None
+    return Sequences(rows.items[kept], offsets_of(last - first), rows.times[kept])
