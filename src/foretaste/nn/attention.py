@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -83,7 +82,7 @@ class WindowedAttention(nn.Module):
         key, value = (split_heads(part, self.heads) for part in self.key_values(x))
         length, window = x.shape[1], self.window
         if length <= 2 * window:
-            bias = self.bias(distances(length, length, x.device))  # [H, L, L]
+            bias = self.recent_bias(length, length)  # [H, L, L]
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
         else:
             mixed = self._banded(query, key, value)
@@ -106,7 +105,7 @@ class WindowedAttention(nn.Module):
         scores = self.key_values.scores(query, fresh)
         if kept:
             scores = torch.cat([self.key_values.scores(query, earlier.records), scores], -1)
-        bias = self.recent_bias(kept, x.shape[1], asking)  # [H, A, n + M]
+        bias = self.recent_bias(kept + x.shape[1], asking)  # [H, A, n + M]
         scores = torch.add(bias, scores, alpha=self.scale)
         if earlier.absent is not None:
             scores[..., :kept].masked_fill_(earlier.absent[:, None, None], -torch.inf)
@@ -122,20 +121,16 @@ class WindowedAttention(nn.Module):
         found = self.by_distance[:, back.clamp(0, self.window - 1)]
         return found.masked_fill(hidden, -torch.inf)
 
-    def recent_bias(self, kept: int, new: int, asking: int) -> Tensor:
-        """``[H, asking, kept + new]`` of the last ``asking`` of ``new`` events."""
-        if asking == 1 and kept + new <= self.window:
-            return self._from_oldest[:, None, self.window - kept - new :]
-        return self.bias(distances(asking, kept + new, self.by_distance.device))
+    def recent_bias(self, events: int, asking: int) -> Tensor:
+        """``[H, asking, events]``, of the last ``asking`` of ``events`` events.
 
-    @cached_property
-    def _from_oldest(self) -> Tensor:
-        return self.by_distance.detach().flip(1)  # [H, W]
-
-    def train(self, mode: bool = True) -> WindowedAttention:
-        """As of every module; what was made from the weights is forgotten."""
-        self.__dict__.pop("_from_oldest", None)
-        return super().train(mode)
+        Distances are the same along every diagonal, so each row is a piece of one line, a place
+        further on than the row below it.
+        """
+        line = self.by_distance.flip(1)[:, -events:]  # [H, distances], the farthest first
+        hidden = (max(0, events - self.window), asking - 1)  # too old, and still to come
+        line = F.pad(line, hidden, value=-torch.inf)  # [H, events + asking - 1]
+        return line.unfold(1, events, 1).flip(1)
 
     def _banded(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Blocks of ``window`` events, each with the one before: memory L x 2 W, not L x L."""
@@ -149,7 +144,7 @@ class WindowedAttention(nn.Module):
             torch.cat([F.pad(part, (0, 0, 0, 0, 1, 0))[:, :, :-1], part], 3)
             for part in (key, value)
         )  # [B, H, N, 2 W, K]
-        bias = self.bias(distances(window, 2 * window, query.device))  # [H, W, 2 W]
+        bias = self.recent_bias(2 * window, window)  # [H, W, 2 W]
         bias = bias[:, None].repeat(1, blocks, 1, 1)
         bias[:, 0, :, :window] = -torch.inf  # nothing lies before the first block
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,14 +11,24 @@ from foretaste.nn.attention import Cached, IncrementalLayer, distances
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
 from foretaste.nn.key_values import key_values, split_heads
-from foretaste.recommenders.core.incremental import (
-    IncrementalRecommender,
+from foretaste.nn.stepping import (
+    LayerStep,
+    Linear,
+    Norm,
+    NormedLinear,
+    Read,
+    array,
+    silu,
+    step_of,
+)
+from foretaste.recommenders.core.incremental import IncrementalRecommender
+from foretaste.recommenders.core.sequence import Histories
+from foretaste.recommenders.core.windowed import (
     WindowedConfig,
     WindowedNetwork,
     age_buckets,
     coarse,
 )
-from foretaste.recommenders.core.sequence import Histories
 
 AGES = 34
 """Buckets of time gaps, each twice as wide as the one before: 0, then 2^0 to 2^32 units."""
@@ -110,6 +121,40 @@ class HSTULayer(IncrementalLayer):
         return asking + self.dropout(self.output(mixed * gate))
 
 
+class HSTUStep:
+    """A layer for one event at a time, see ``LayerStep``."""
+
+    def __init__(self, layer: HSTULayer) -> None:
+        """Takes its weights."""
+        self.key_values = step_of(layer.key_values)
+        self.ask = NormedLinear(layer.norm, layer.asking, *self.key_values.makes)
+        self.query, self.gate = layer.width, layer.width + layer.key_values.value_dim
+        self.by_place = array(layer.by_place.weight)[::-1, 0].copy()  # the oldest event first
+        self.by_age = array(layer.by_age.weight)[:, 0]
+        self.window = layer.window
+        self.norm, self.output = Norm(layer.mixed_norm), Linear(layer.output)
+
+    def read(self, records: np.ndarray) -> Read:
+        """See ``LayerStep``."""
+        return self.key_values.read(records)
+
+    def __call__(
+        self, x: np.ndarray, known: Read, age: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See ``LayerStep``."""
+        made = self.ask(x)
+        fresh, asking = self.key_values.pack(made[self.gate :]), silu(made[: self.gate])
+        new = self.key_values.read(fresh[None])
+        weights = self.key_values.scores(asking[: self.query], known, new)  # [H, n + 1]
+        weights += self.by_place[-weights.shape[1] :]
+        if age is not None:
+            weights += self.by_age[age]
+        weights = silu(weights)
+        weights *= 1 / self.window
+        mixed = self.norm(self.key_values.mix(weights, known, new))
+        return x + self.output(mixed * asking[self.query :]), fresh
+
+
 class HSTUNetwork(WindowedNetwork):
     """Item vectors, HSTU layers, a norm. Order is known from the biases of the layers alone."""
 
@@ -149,6 +194,10 @@ class HSTUNetwork(WindowedNetwork):
             return back, None
         units = coarse(histories.times)  # [B, L]
         return back, age_buckets(units[:, :, None] - units[:, None])
+
+    def layer_steps(self) -> list[LayerStep]:
+        """See ``WindowedNetwork``."""
+        return [HSTUStep(layer) for layer in self.layers if isinstance(layer, HSTULayer)]
 
 
 class HSTU(IncrementalRecommender):

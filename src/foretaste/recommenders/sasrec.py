@@ -14,12 +14,10 @@ from foretaste.nn.attention import WindowedBlock
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
 from foretaste.nn.key_values import key_values
-from foretaste.recommenders.core.incremental import (
-    IncrementalRecommender,
-    WindowedConfig,
-    WindowedNetwork,
-)
+from foretaste.nn.stepping import BlockStep, LayerStep
+from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.sequence import Histories
+from foretaste.recommenders.core.windowed import WindowedConfig, WindowedNetwork
 
 
 class SASRecConfig(WindowedConfig):
@@ -62,6 +60,10 @@ class SASRecNetwork(WindowedNetwork):
         for layer in lower:
             x = layer(x)
         return self.norm(top.last(x, histories.lengths))
+
+    def layer_steps(self) -> list[LayerStep]:
+        """See ``WindowedNetwork``."""
+        return [BlockStep(layer) for layer in self.layers if isinstance(layer, WindowedBlock)]
 
 
 class SASRec(IncrementalRecommender):

@@ -14,9 +14,10 @@ from foretaste.data.sequences import Sequences, offsets_of
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
-from foretaste.recommenders.core.incremental import IncrementalRecommender, WindowedNetwork
+from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.registry import find, names
 from foretaste.recommenders.core.sequence import Histories
+from foretaste.recommenders.core.windowed import WindowedNetwork
 
 INCREMENTAL = [name for name in names() if issubclass(find(name), IncrementalRecommender)]
 ITEMS = 300
@@ -81,6 +82,34 @@ def test_a_state_extended_is_the_state_computed_at_once(
     assert state.records.shape == at_once.records.shape == (2, min(first, 4), made.record_bytes)
     more = (items[:, :1], times[:, :1] + 10**12)
     close(made.query(made.extend(state, *more)), made.query(made.extend(at_once, *more)), way)
+
+
+STEP_WAYS = [
+    *WAYS,
+    {"attention": "collective", "collective": {"user_dim": 4, "pool_size": 300}},
+    {"attention": "collective", "collective": {"user_dim": 4, "pool_size": 0}},
+    {"attention": "full", "use_times": False},
+]
+
+
+@every_network
+@pytest.mark.parametrize("way", STEP_WAYS)
+@torch.no_grad()
+def test_a_step_in_numpy_is_the_network(name: str, way: dict[str, Any]):
+    known = find(name).Config.model_fields
+    made = network(name, **{key: value for key, value in way.items() if key in known})
+    stepper, state = made.stepper(), made.start(1)
+    items, times = events(12, 3)
+    for place in range(12):
+        now = (items[:1, place : place + 1], times[:1, place : place + 1])
+        before = state.records[0].numpy()
+        vector, record = stepper.extend(before, int(now[0]), int(now[1]))
+        state = made.extend(state, *now)
+        close(torch.from_numpy(vector), made.query(state)[0], way)
+        assert record.shape == state.records[0, -1].shape
+        # Its own record carries it on as the network's does.
+        kept = np.concatenate([before, record[None]])[-made.window :]
+        close(torch.from_numpy(stepper.query(kept)), made.query(state)[0], way)
 
 
 @every_network

@@ -1,231 +1,19 @@
-"""Sequence models that answer from what they keep of a user, one small step for each new event.
-
-The attention of such a model is *defined* over a sliding window, in training too. So what is kept
-of an event (its record) never changes, and an answer from records equals the answer from the
-whole history, however old the user, deeper layers included.
-"""
+"""Sequence models that answer from what is kept of a user, one small step for each new event."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from foretaste.data.sequences import Sequences
-from foretaste.errors import InputError
-from foretaste.nn.attention import Cached, IncrementalLayer
-from foretaste.nn.key_values import (
-    CollectiveConfig,
-    CollectiveKeyValues,
-    bytes_for,
-    from_bytes,
-    to_bytes,
-)
 from foretaste.recommenders.core.base import ModelConfig
-from foretaste.recommenders.core.sequence import (
-    AttentionConfig,
-    SequenceNetwork,
-    SequenceRecommender,
-)
-
-TIME_BYTES = 4
-TIME_SHIFT = 10
-"""Times are kept in units of 2^10 ms from 1970: four bytes last until 2109."""
-
-
-class WindowedConfig(AttentionConfig):
-    """What every model with windowed attention has besides.
-
-    Attributes:
-        max_length: events of a training window. Longer than ``window``, so that training knows
-            contexts as full as those that are asked about.
-        window: events that an event attends to, itself included. Through its layers a model reads
-            ``layers * (window - 1) + 1`` events.
-        attention: ``full`` keys and values, or ``collective`` (CollectiveKV), of which a few
-            bytes are kept for each event.
-        collective: how the collective ones are made.
-    """
-
-    max_length: int = Field(default=100, ge=1)
-    window: int = Field(default=50, ge=1)
-    attention: Literal["full", "collective"] = "full"
-    collective: CollectiveConfig = CollectiveConfig()
-
-    @model_validator(mode="after")
-    def _collective_fits(self) -> Self:
-        problem = self.collective.problem(self.dim, self.heads)
-        if self.attention == "collective" and problem:
-            raise ValueError(problem)
-        return self
-
-    @property
-    def readable(self) -> int:
-        """Events of a history that can matter."""
-        return self.layers * (self.window - 1) + 1
-
-
-class State(NamedTuple):
-    """What is kept of ``B`` users, aligned at their newest events.
-
-    Attributes:
-        records: uint8 ``[B, n, R]``, the oldest first; at most ``window`` each.
-        lengths: int64 ``[B]``, how many of them are real.
-        vectors: ``[B, D]``, what the newest events ask with, when it is known.
-    """
-
-    records: Tensor
-    lengths: Tensor
-    vectors: Tensor | None = None
-
-
-class WindowedNetwork(SequenceNetwork):
-    """A network whose layers look back over a window. It can be asked from records.
-
-    The record of an event holds, layer by layer, what its ``KeyValues`` keep, then the item's
-    number and, where the model reads it, the time. Collective keys and values of the first layer
-    depend on the item alone: they are looked up by its number, and take no byte of their own.
-    """
-
-    layers: nn.ModuleList
-    norm: nn.LayerNorm
-
-    def __init__(self, config: WindowedConfig, items: int, *, reads_time: bool = False) -> None:
-        """``items`` is the size of the catalog."""
-        super().__init__()
-        self.window, self.reads_time = config.window, reads_time
-        self.item_bytes = bytes_for(items)
-        self._table: Tensor | None = None
-
-    def start(self, users: int = 1) -> State:
-        """The state of users without events."""
-        device = self.items.weight.device
-        records = torch.empty(users, 0, self.record_bytes, dtype=torch.uint8, device=device)
-        return State(records, torch.zeros(users, dtype=torch.int64, device=device))
-
-    def extend(self, state: State, items: Tensor, times: Tensor | None = None) -> State:
-        """The state after ``M`` more events of every user.
-
-        Args:
-            state: before them.
-            items: int ``[B, M]``, oldest first, ``M`` at least 1.
-            times: int64 ``[B, M]`` milliseconds, for a network that reads them.
-        """
-        kept = state.records.shape[1]
-        earlier = state.records[:, max(0, kept - self.window + 1) :]
-        vectors, fresh = self.advance(earlier, state.lengths, items, times)
-        records = torch.cat([state.records, fresh], 1)[:, -self.window :]
-        lengths = (state.lengths + items.shape[1]).clamp_max(self.window)
-        return State(records, lengths, vectors)
-
-    def query(self, state: State) -> Tensor:
-        """The vectors ``[B, D]`` that score the catalog; every user must have an event."""
-        if state.vectors is not None:
-            return state.vectors
-        newest = state.records[:, -1:]
-        vectors, _ = self.advance(
-            state.records[:, :-1], state.lengths - 1, self.items_of(newest), self.times_of(newest)
-        )
-        return vectors
-
-    def advance(
-        self, earlier: Tensor, lengths: Tensor, items: Tensor, times: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Add events, and ask after the last of them.
-
-        Args:
-            earlier: records uint8 ``[B, n, R]``.
-            lengths: int64 ``[B]``, how many of them are real, the last ones.
-            items: int ``[B, M]``.
-            times: int64 ``[B, M]`` milliseconds; None for a network that does not read them.
-
-        Returns:
-            Vectors ``[B, D]`` and the records of the new events, uint8 ``[B, M, R]``.
-        """
-        kept, new = earlier.shape[1], items.shape[1]
-        absent = None
-        if kept and int(lengths.min()) < kept:
-            absent = torch.arange(kept, 0, -1, device=earlier.device) > lengths[:, None]
-        age = self._ages(earlier, times, new) if self.reads_time else None
-        x = self.items(items)  # [B, M, D]
-        fresh, place = [], 0
-        for depth, layer in enumerate(self.layers):
-            assert isinstance(layer, IncrementalLayer)
-            looked_up = depth == 0 and self._looks_up
-            width = 0 if looked_up else layer.key_values.record_bytes
-            records = earlier[..., place : place + width]
-            if looked_up and kept:
-                records = self._first_layer()[self.items_of(earlier)]  # [B, n, R of the layer]
-            asking = new if depth + 1 < len(self.layers) else 1
-            of_asking = None if age is None else age[:, new - asking :]
-            x, made = layer.extend(x, Cached(records, absent, of_asking), asking)
-            if not looked_up:
-                fresh.append(made)
-            place += width
-        fresh.append(to_bytes(items.long(), self.item_bytes))
-        if self.reads_time:
-            assert times is not None
-            fresh.append(to_bytes(coarse(times), TIME_BYTES))
-        made = torch.cat(fresh, -1)
-        made = nn.functional.pad(made, (0, self.record_bytes - made.shape[-1]))
-        return self.norm(x[:, -1]), made
-
-    @property
-    def record_bytes(self) -> int:
-        """Bytes kept of an event."""
-        kept = self._layer_bytes + self.item_bytes + (TIME_BYTES if self.reads_time else 0)
-        alignment = max(layer.key_values.alignment for layer in self._layers)
-        return -(-kept // alignment) * alignment
-
-    def items_of(self, records: Tensor) -> Tensor:
-        """Item numbers of records, int64 ``[...]``."""
-        return from_bytes(records[..., self._layer_bytes : self._layer_bytes + self.item_bytes])
-
-    def times_of(self, records: Tensor) -> Tensor | None:
-        """Times of records, int64 ``[...]`` in whole units of 2^10 ms; None when not kept."""
-        if not self.reads_time:
-            return None
-        first = self._layer_bytes + self.item_bytes
-        return from_bytes(records[..., first : first + TIME_BYTES]) << TIME_SHIFT
-
-    def train(self, mode: bool = True) -> Self:
-        """As of every module; what was made from the weights is forgotten."""
-        self._table = None
-        return super().train(mode)
-
-    @property
-    def _layers(self) -> list[IncrementalLayer]:
-        return [layer for layer in self.layers if isinstance(layer, IncrementalLayer)]
-
-    @property
-    def _looks_up(self) -> bool:
-        return isinstance(self._layers[0].key_values, CollectiveKeyValues)
-
-    @property
-    def _layer_bytes(self) -> int:
-        kept = self._layers[1:] if self._looks_up else self._layers
-        return sum(layer.key_values.record_bytes for layer in kept)
-
-    def _first_layer(self) -> Tensor:
-        """Records of the first layer by item, uint8 ``[N, R]``; shared by all users."""
-        if self._table is None or self.training:
-            with torch.no_grad():
-                self._table = self._layers[0].pack(self.items.weight)
-        return self._table
-
-    def _ages(self, earlier: Tensor, times: Tensor | None, new: int) -> Tensor:
-        if times is None:
-            raise InputError(
-                "this model reads the times of events, and they are not given. "
-                "Give times, or train with model.use_times = false."
-            )
-        before = self.times_of(earlier)
-        assert before is not None
-        units = torch.cat([coarse(before), coarse(times)], 1)  # [B, n + M]
-        return age_buckets(units[:, -new:, None] - units[:, None])
+from foretaste.recommenders.core.sequence import SequenceRecommender
+from foretaste.recommenders.core.stepper import newest
+from foretaste.recommenders.core.windowed import State, WindowedConfig, WindowedNetwork
 
 
 class Advance(NamedTuple):
@@ -269,8 +57,6 @@ class IncrementalRecommender(SequenceRecommender):
     def advance(self, states: Sequence[np.ndarray], new: Sequences) -> Advance:
         """Add new events to what is kept of users, and ask after the last of them.
 
-        Users with equally many new events go through the network together.
-
         Args:
             states: for each user uint8 ``[n, record_bytes]``, oldest first; no rows for a user
                 of whom nothing is kept.
@@ -287,19 +73,43 @@ class IncrementalRecommender(SequenceRecommender):
         counts = np.minimum(new.lengths, self.readable)
         for count in np.unique(counts).tolist():
             rows = np.flatnonzero(counts == count).tolist()
-            if count == 0:  # nothing is new: the newest kept event asks again
-                rows = [row for row in rows if len(states[row])]
-                if rows:
-                    vectors[rows] = self.network.query(self._state([states[row] for row in rows]))
+            if count > 1 or weight.device.type != "cpu":
+                self._together(states, new, rows, count, records, vectors)
                 continue
-            # The window of a new event holds window - 1 earlier ones.
-            state = self._state([_last(states[row], self.window - 1) for row in rows])
-            items, times = _newest(new, rows, count, weight.device)
-            found, fresh = self.network.advance(state.records, state.lengths, items, times)
-            vectors[rows] = found
-            for row, made in zip(rows, fresh.cpu().numpy(), strict=True):
-                records[row] = made
+            step = self.network.stepper()
+            for row in rows:
+                if count:
+                    vector, made = step.extend(states[row], *_event(new, row))
+                    records[row] = made[None]
+                elif len(states[row]):
+                    vector = step.query(states[row])
+                else:
+                    continue
+                vectors[row] = torch.from_numpy(vector)
         return Advance(records, vectors)
+
+    def _together(
+        self,
+        states: Sequence[np.ndarray],
+        new: Sequences,
+        rows: list[int],
+        count: int,
+        records: list[np.ndarray],
+        vectors: Tensor,
+    ) -> None:
+        """Users with equally many new events, through the network in one batch."""
+        if count == 0:  # nothing is new: the newest kept event asks again
+            rows = [row for row in rows if len(states[row])]
+            if rows:
+                vectors[rows] = self.network.query(self._state([states[row] for row in rows]))
+            return
+        # The window of a new event holds window - 1 earlier ones.
+        state = self._state([newest(states[row], self.window - 1) for row in rows])
+        items, times = _newest_events(new, rows, count, vectors.device)
+        found, fresh = self.network.advance(state.records, state.lengths, items, times)
+        vectors[rows] = found
+        for row, made in zip(rows, fresh.cpu().numpy(), strict=True):
+            records[row] = made
 
     def _state(self, kept: list[np.ndarray]) -> State:
         """The state of several users, the shorter ones padded at the front."""
@@ -318,24 +128,13 @@ class IncrementalRecommender(SequenceRecommender):
         return self.config.readable
 
 
-def coarse(times: Tensor) -> Tensor:
-    """Milliseconds as they are kept: whole units of 2^10 ms from 1970 to 2109, int64."""
-    return (times >> TIME_SHIFT).clamp(0, 2 ** (8 * TIME_BYTES) - 1)
+def _event(new: Sequences, row: int) -> tuple[int, int | None]:
+    """The newest item of a row, and its time if times are known."""
+    last = new.offsets[row + 1] - 1
+    return int(new.items[last]), None if new.times is None else int(new.times[last])
 
 
-def age_buckets(between: Tensor) -> Tensor:
-    """Buckets of time gaps in units, each twice as wide as the one before; int64.
-
-    The exponent of a float is one more than the floor of its logarithm; that of 0 is 0.
-    """
-    return torch.frexp(between.clamp_min(0).float()).exponent.long()
-
-
-def _last(records: np.ndarray, count: int) -> np.ndarray:
-    return records[max(0, len(records) - count) :]
-
-
-def _newest(
+def _newest_events(
     new: Sequences, rows: list[int], count: int, device: torch.device
 ) -> tuple[Tensor, Tensor | None]:
     """The last ``count`` items and times of some rows, ``[B, count]``."""

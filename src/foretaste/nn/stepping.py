@@ -1,0 +1,363 @@
+"""One event of one user through a layer, in NumPy.
+
+A step multiplies a few vectors by small matrices. In PyTorch most of its time is the cost of
+calling sixty operations; NumPy's calls cost a fifth. These classes compute what the layers'
+``extend`` computes, from the same weights (tests hold them equal), with norms folded into the
+matrices that follow them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from scipy.special import erf
+from torch import nn
+from torch.nn import functional as F
+
+from foretaste.nn.attention import WindowedBlock
+from foretaste.nn.key_values import (
+    LEVELS,
+    CollectiveKeyValues,
+    FullKeyValues,
+    KeyValues,
+)
+
+Vector = np.ndarray
+
+
+class LayerStep(Protocol):
+    """A layer, for one event at a time."""
+
+    def read(self, records: np.ndarray) -> Read:
+        """What records uint8 ``[n, R]`` hold."""
+        ...
+
+    def __call__(self, x: Vector, known: Read, age: np.ndarray | None) -> tuple[Vector, np.ndarray]:
+        """What the new event learns, and its record.
+
+        Args:
+            x: float32 ``[D]``, the new event.
+            known: what the records of the events before it hold, fewer than the window.
+            age: int ``[n + 1]``, buckets of the time back to each event, itself last; or None.
+
+        Returns:
+            float32 ``[D]`` and uint8 ``[R]``.
+        """
+        ...
+
+
+class Linear:
+    """y = W x + b."""
+
+    def __init__(self, *parts: nn.Linear) -> None:
+        """Several layers that read the same vector become one."""
+        self.weight = np.concatenate([array(part.weight) for part in parts])
+        self.bias = np.concatenate(
+            [
+                np.zeros(len(part.weight), np.float32) if part.bias is None else array(part.bias)
+                for part in parts
+            ]
+        )
+
+    def __call__(self, x: Vector) -> Vector:
+        """``[in]`` to ``[out]``."""
+        y = self.weight.dot(x)
+        y += self.bias
+        return y
+
+
+class NormedLinear(Linear):
+    """y = W norm(x) + b, the norm's own weights folded into W and b."""
+
+    def __init__(self, norm: nn.LayerNorm, *parts: nn.Linear) -> None:
+        """As ``Linear``."""
+        super().__init__(*parts)
+        self.bias = self.bias + self.weight @ array(norm.bias)
+        self.weight = np.ascontiguousarray(self.weight * array(norm.weight))
+        self.standardize = Standardize(norm)
+
+    def __call__(self, x: Vector) -> Vector:
+        """``[in]`` to ``[out]``."""
+        return super().__call__(self.standardize(x))
+
+
+class Standardize:
+    """A layer norm without its own weights."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        """``norm`` gives width and epsilon."""
+        (width,) = norm.normalized_shape
+        self.share = np.full(width, 1 / width, np.float32)
+        self.width, self.eps = width, norm.eps
+
+    def __call__(self, x: Vector) -> Vector:
+        """Mean 0 and variance 1."""
+        centred = x - x.dot(self.share)
+        centred *= 1 / math.sqrt(centred.dot(centred) / self.width + self.eps)
+        return centred
+
+
+class Norm:
+    """A whole layer norm."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        """Takes its weights."""
+        self.standardize = Standardize(norm)
+        self.weight, self.bias = array(norm.weight), array(norm.bias)
+
+    def __call__(self, x: Vector) -> Vector:
+        """``[D]`` to ``[D]``."""
+        return self.standardize(x) * self.weight + self.bias
+
+
+class KeyValuesStep(Protocol):
+    """Keys and values of one new event and of records.
+
+    Attributes:
+        makes: the linear layers whose results, one after the other, ``pack`` reads.
+    """
+
+    makes: list[nn.Linear]
+
+    def pack(self, made: Vector) -> np.ndarray:
+        """The record of the new event, uint8 ``[R]``."""
+        ...
+
+    def read(self, records: np.ndarray) -> Read:
+        """What records uint8 ``[n, R]`` hold."""
+        ...
+
+    def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
+        """``query`` ``[K]`` times the keys of ``n`` known events and a new one: ``[H, n + 1]``."""
+        ...
+
+    def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
+        """``weights`` ``[H, n + 1]`` times the values of the same events: ``[V]``."""
+        ...
+
+
+class Read(NamedTuple):
+    """What records hold.
+
+    Attributes:
+        key: float32 ``[n, ...]``, keys, or the events' own part of them, not scaled.
+        value: so of values.
+        index: int ``[n, 2]``, pool entries of keys and of values; None without pools.
+    """
+
+    key: np.ndarray
+    value: np.ndarray
+    index: np.ndarray | None
+
+    def take(self, events: np.ndarray) -> Read:
+        """Those of some events."""
+        index = None if self.index is None else self.index.take(events, 0)
+        return Read(self.key.take(events, 0), self.value.take(events, 0), index)
+
+    def in_one_piece(self) -> Read:
+        """The same, of which ``take`` need not copy everything first."""
+        index = None if self.index is None else np.ascontiguousarray(self.index)
+        return Read(np.ascontiguousarray(self.key), np.ascontiguousarray(self.value), index)
+
+
+class FullStep:
+    """Of full keys and values."""
+
+    def __init__(self, module: FullKeyValues) -> None:
+        """Takes its weights."""
+        self.makes, self.dim = [module.project], module.key_dim
+        head = module.key_dim // module.heads
+        self.heads = [slice(at, at + head) for at in range(0, self.dim, head)]
+        self.activation = module.activation
+
+    def pack(self, made: Vector) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        return activated(made, self.activation).view(np.uint8)
+
+    def read(self, records: np.ndarray) -> Read:
+        """See ``KeyValuesStep``; nothing is copied."""
+        kept = records.view(np.float32)
+        return Read(kept[:, : self.dim], kept[:, self.dim :], None)
+
+    def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        out = np.empty((len(self.heads), len(known.key) + 1), np.float32)
+        for row, head in zip(out, self.heads, strict=True):
+            np.dot(known.key[:, head], query[head], out=row[:-1])
+            row[-1] = new.key[0, head].dot(query[head])
+        return out
+
+    def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
+        """See ``KeyValuesStep``."""
+        heads = zip(weights, self.heads, strict=True)
+        mixed = [
+            row[:-1].dot(known.value[:, head]) + row[-1] * new.value[0, head] for row, head in heads
+        ]
+        return np.concatenate(mixed)
+
+
+class CollectiveStep:
+    """Of collective keys and values: pools are scored once, keys are never rebuilt."""
+
+    def __init__(self, module: CollectiveKeyValues) -> None:
+        """Takes its weights."""
+        config, heads = module.config, module.heads
+        self.makes = [part for part in (module.user, module.router) if part is not None]
+        self.own, self.kind = 2 * config.user_dim, config.user_type
+        self.user_bytes, self.index_bytes = module.user_bytes, module.index_bytes
+        self.size, self.heads = config.pool_size, np.arange(heads)
+        self.per_head, self.head = config.user_dim // heads, module.key_dim // heads
+        # [H * U, H]: where a head finds its own part
+        self.blocks = np.repeat(np.eye(heads, dtype=np.float32), self.per_head, 0)
+        if module.pool is not None:
+            # Of keys and of values, [H, m, G]: each head's in one piece.
+            pool = array(module.pool)
+            self.keys, self.values = (
+                np.ascontiguousarray(part.transpose(1, 0, 2)) for part in pool
+            )
+            self.bins = (self.heads * config.pool_size)[:, None]  # [H, 1]
+        self.scale = np.ones((2, heads, self.per_head), np.float32)
+        if config.user_type == "int8":
+            self.scale = (array(module.scale) / LEVELS).reshape(self.scale.shape)
+
+    def pack(self, made: Vector) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        own, parts = made[: self.own], []
+        if self.kind == "int8":
+            own = np.rint(np.tanh(own) * np.float32(LEVELS)).astype(np.int8)
+        elif self.kind == "fp16":
+            own = own.astype(np.float16)
+        parts.append(own.view(np.uint8))
+        if self.size:
+            index = made[self.own :].reshape(2, -1).argmax(1)
+            parts.append(index.astype("<i8").view(np.uint8).reshape(2, 8)[:, : self.index_bytes])
+        return np.concatenate([part.ravel() for part in parts])
+
+    def read(self, records: np.ndarray) -> Read:
+        """See ``KeyValuesStep``."""
+        kept = records[:, : self.user_bytes]
+        if self.kind == "int8":
+            own = kept.view(np.int8).astype(np.float32)
+        else:
+            kind = np.float16 if self.kind == "fp16" else np.float32
+            own = np.ascontiguousarray(kept).view(kind).astype(np.float32, copy=False)
+        index = None
+        if self.size:
+            index = number(records[:, self.user_bytes :].reshape(-1, self.index_bytes))
+            index = index.reshape(-1, 2)
+        return Read(own[:, : self.own // 2], own[:, self.own // 2 :], index)
+
+    def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        query = query.reshape(len(self.heads), -1)  # [H, U + G]
+        found = None
+        if known.index is not None and new.index is not None:
+            asked = query[:, self.per_head :]
+            of_pool = np.array([keys.dot(row) for keys, row in zip(self.keys, asked, strict=True)])
+            found = of_pool.take(_both(known.index[:, 0], new.index[:, 0]), 1)
+        if self.own:
+            scaled = (query[:, : self.per_head] * self.scale[0]).reshape(-1, 1) * self.blocks
+            of_user = _both(known.key, new.key).dot(scaled).T  # [H, n + 1]
+            found = of_user if found is None else found + of_user
+        assert found is not None
+        return found
+
+    def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
+        """See ``KeyValuesStep``. Weights are summed by pool entry before any value is read."""
+        mixed = np.empty((len(self.heads), self.head), np.float32)
+        if self.own:
+            crossed = weights.dot(_both(known.value, new.value))  # [H, H * U]
+            own = crossed.reshape(len(self.heads), len(self.heads), -1)[self.heads, self.heads]
+            mixed[:, : self.per_head] = own * self.scale[1]
+        if known.index is not None and new.index is not None:
+            places = _both(known.index[:, 1], new.index[:, 1]) + self.bins  # [H, n + 1]
+            sums = np.bincount(places.ravel(), weights.ravel(), len(self.heads) * self.size)
+            sums = sums.astype(np.float32).reshape(len(self.heads), -1)  # [H, m]
+            for out, row, values in zip(mixed, sums, self.values, strict=True):
+                row.dot(values, out=out[self.per_head :])
+        return mixed.ravel()
+
+
+def _both(known: np.ndarray, new: np.ndarray) -> np.ndarray:
+    return np.concatenate((known, new))
+
+
+class BlockStep:
+    """Softmax attention with a bias for every distance, then the feedforward."""
+
+    def __init__(self, block: WindowedBlock) -> None:
+        """Takes its weights."""
+        attention = block.attention
+        self.key_values = step_of(block.key_values)
+        self.ask = NormedLinear(block.attention_norm, attention.query, *self.key_values.makes)
+        self.query = block.key_values.key_dim
+        self.ask.weight[: self.query] *= attention.scale
+        self.ask.bias[: self.query] *= attention.scale
+        # [H, W], the oldest event first
+        self.bias = np.ascontiguousarray(array(attention.by_distance)[:, ::-1])
+        self.output = Linear(attention.output)
+        widen, _, narrow = block.feedforward
+        assert isinstance(widen, nn.Linear) and isinstance(narrow, nn.Linear)
+        self.widen = NormedLinear(block.feedforward_norm, widen)
+        self.narrow = Linear(narrow)
+
+    def read(self, records: np.ndarray) -> Read:
+        """See ``LayerStep``."""
+        return self.key_values.read(records)
+
+    def __call__(self, x: Vector, known: Read, age: np.ndarray | None) -> tuple[Vector, np.ndarray]:
+        """See ``LayerStep``."""
+        del age
+        made = self.ask(x)
+        fresh = self.key_values.pack(made[self.query :])
+        new = self.key_values.read(fresh[None])
+        weights = self.key_values.scores(made[: self.query], known, new)  # [H, n + 1]
+        weights += self.bias[:, -weights.shape[1] :]
+        for row in weights:
+            row -= row.max()
+            np.exp(row, out=row)
+            row *= 1 / row.sum()
+        x = x + self.output(self.key_values.mix(weights, known, new))
+        inner = self.widen(x)
+        inner *= erf(inner * math.sqrt(0.5)) + 1  # GELU, of which the half follows
+        inner *= 0.5
+        return x + self.narrow(inner), fresh
+
+
+def step_of(module: KeyValues) -> KeyValuesStep:
+    """Keys and values for one event at a time."""
+    if isinstance(module, FullKeyValues):
+        return FullStep(module)
+    assert isinstance(module, CollectiveKeyValues)
+    return CollectiveStep(module)
+
+
+def activated(x: Vector, activation: Callable[..., object]) -> Vector:
+    """``x`` through the activations that layers use."""
+    if activation is F.silu:
+        return silu(x)
+    assert isinstance(activation, nn.Identity)
+    return np.ascontiguousarray(x)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """x * sigmoid(x)."""
+    return x / (1 + np.exp(-x))
+
+
+def number(kept: np.ndarray) -> np.ndarray:
+    """Whole numbers of uint8 ``[n, width]``, the lowest byte first; int64 ``[n]``."""
+    if kept.shape[1] == 1:
+        return kept[:, 0].astype(np.int64)
+    wide = np.zeros((len(kept), 8), np.uint8)
+    wide[:, : kept.shape[1]] = kept
+    return wide.view("<i8")[:, 0]
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """Weights as NumPy has them, without a copy."""
+    return tensor.detach().numpy()
