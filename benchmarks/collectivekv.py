@@ -1,0 +1,282 @@
+"""CollectiveKV against its controls: what is kept per event, and what it costs in quality.
+
+    .venv/bin/python benchmarks/collectivekv.py --data ml-100k.parquet --models sasrec hstu
+
+Every arm has the same width, layers, batches and early stopping; only what a cache keeps of an
+event differs. Sequence models are asked as `foretaste evaluate` asks them (leave-last-out, full
+catalog, seen items left out), rankers on a click task (rating of at least 4; per-user time split).
+Differences from the full cache are paired by user, each user's mean over the seeds. Bytes are
+counted from what a store holds of the users of the test set. Figures per user are kept in
+``--runs``, one file for each seed, so that the script goes on where it was stopped.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from peers.driving import write_table
+
+from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
+from foretaste.experiments.running import split_dataset
+from foretaste.metrics import bootstrap_mean, holm, paired_difference
+from foretaste.nn.key_values import CollectiveKeyValues
+from foretaste.recommenders.core.incremental import IncrementalRecommender
+from foretaste.recommenders.core.ranking import rank_queries
+from foretaste.serving.stores import Event, StateChange, open_store
+
+DIM = 128
+METRICS = ("ndcg@10", "hr@10")
+SHARED: dict[str, Any] = {"dim": DIM, "layers": 2, "heads": 2, "window": 50, "max_length": 100}
+TRAIN: dict[str, Any] = {"batch_tokens": 3_000, "epochs": 60, "patience": 6, "min_epochs": 12}
+
+
+class Arm(NamedTuple):
+    """One way to keep keys and values; ``user_dim`` 0 means what fits the budget of bytes."""
+
+    name: str
+    attention: str
+    collective: dict[str, Any]
+
+
+ARMS = [
+    Arm("full", "full", {}),
+    Arm("both", "collective", {}),
+    Arm("low-rank only, no fewer bytes", "collective", {"pool_size": 0}),
+    Arm("pool only", "collective", {"user_dim": 0}),
+    Arm("without peak", "collective", {"peak": 0.0}),
+    Arm("without balance", "collective", {"balance": 0.0}),
+    Arm("untrained router", "collective", {"train_router": False}),
+    Arm("int8 of the full width", "collective", {"user_dim": DIM, "pool_size": 0}),
+]
+# Numbers of an event's own that fit 0.8 % of the full cache beside the item's number (and, for
+# HSTU, its time), with a pool and, for the control, without.
+OWN = {"sasrec": (6, 8), "hstu": (4, 6)}
+
+
+def recipe(model: str, source: Path, arm: Arm, seed: int, epochs: int) -> Recipe:
+    """The recipe of one fit."""
+    with_pool, without = OWN[model]
+    own = without if arm.collective.get("pool_size") == 0 else with_pool
+    values: dict[str, Any] = {
+        "data": {"source": str(source)},
+        "split": {"kind": "leave-last-out"},
+        "model": {
+            "name": model,
+            **SHARED,
+            "dropout": 0.3,
+            "attention": arm.attention,
+            "collective": {"user_dim": own} | arm.collective,
+        },
+        "train": TRAIN | {"epochs": epochs},
+        "run": {"seed": seed, "threads": 1},
+    }
+    return Recipe.build(values)
+
+
+def measure(model: str, source: Path, prepared: Split, arm: Arm, seed: int, epochs: int):
+    """Fit one arm; every figure that the table needs, arrays per user and numbers."""
+    chosen = recipe(model, source, arm, seed, epochs)
+    recommender = chosen.recommender()
+    assert isinstance(recommender, IncrementalRecommender)
+    begin = time.perf_counter()
+    report = recommender.fit(prepared, chosen.context())
+    found: dict[str, Any] = {"seconds": time.perf_counter() - begin, "best": report.best_epoch or 0}
+    answers = rank_queries(recommender, prepared.test, METRICS)
+    found |= {name: answers.metrics[name] for name in METRICS}
+    valid = rank_queries(recommender, prepared.valid, ["ndcg@10"])
+    found["valid"] = float(valid.metrics["ndcg@10"].mean())
+    found |= cache_facts(recommender, prepared.test.histories)
+    collective = [
+        part for part in recommender.network.modules() if isinstance(part, CollectiveKeyValues)
+    ]
+    if collective and collective[0].pool is not None:
+        for part in collective:
+            part.gated = True
+        gated = rank_queries(recommender, prepared.test, ["ndcg@10"])
+        found["gated"] = float(gated.metrics["ndcg@10"].mean())
+        for part in collective:
+            part.gated = False
+        found["entropy"] = pool_entropy(recommender, prepared.test.histories)
+        found["pool_bytes"] = sum(4 * part.pool.numel() for part in collective)
+    return recommender, found
+
+
+def cache_facts(recommender: IncrementalRecommender, histories: Sequences) -> dict[str, float]:
+    """What a store holds of the users' states, after it was written and read back."""
+    rows = histories.take(np.arange(min(300, len(histories))))
+    newest = _last(rows, recommender.readable)
+    nothing = [np.empty((0, recommender.record_bytes), np.uint8)] * len(rows)
+    records = [one[-recommender.window :] for one in recommender.advance(nothing, newest).records]
+    users = [f"user{row}" for row in range(len(rows))]
+    with open_store("memory") as store:
+        logged = zip(users, map(len, records), strict=True)
+        store.append([Event(user, "item", 0) for user, count in logged for _ in range(count)])
+        changes = [
+            StateChange(user, "0" * 32, 0, len(kept), kept, recommender.window, fresh=True)
+            for user, kept in zip(users, records, strict=True)
+        ]
+        store.extend(changes)
+        back = store.read(users, "0" * 32, recommender.window, 1)
+        for kept, (_, state) in zip(records, back, strict=True):
+            assert state is not None
+            np.testing.assert_array_equal(kept, state.records)
+        events = sum(len(kept) for kept in records)
+        held = sum(store.size(user).state_bytes for user in users)
+    return {"record_bytes": recommender.record_bytes, "held_per_event": held / events}
+
+
+def pool_entropy(recommender: IncrementalRecommender, histories: Sequences) -> float:
+    """Mean entropy of the use of pool entries by the events of histories, as a share of log m."""
+    import torch
+
+    from foretaste.data.batches import query_batches
+    from foretaste.recommenders.core.sequence import tensors
+
+    network, counts = recommender.network.eval(), {}
+
+    def count(module: CollectiveKeyValues, inputs: tuple[Any, ...], _: Any) -> None:
+        index = module.choices(inputs[0])[real]  # [events, 2]
+        for part in (0, 1):
+            now = index[:, part].bincount(minlength=module.config.pool_size).double()
+            counts[module, part] = counts.get((module, part), 0) + now
+
+    hooks = [
+        part.register_forward_hook(count)
+        for part in network.modules()
+        if isinstance(part, CollectiveKeyValues)
+    ]
+    with torch.no_grad():
+        for batch in query_batches(histories, recommender.window, 4_096):
+            given = tensors(batch, torch.device("cpu"))
+            real = torch.arange(given.items.shape[1]) < given.lengths[:, None]
+            network(given)
+    for hook in hooks:
+        hook.remove()
+    shares = [count / count.sum() for count in counts.values()]
+    entropies = [-(share[share > 0] * share[share > 0].log()).sum() for share in shares]
+    size = recommender.config.collective.pool_size
+    return float(torch.stack(entropies).mean() / np.log(size))
+
+
+def _last(rows: Sequences, count: int) -> Sequences:
+    back = np.repeat(rows.offsets[1:], rows.lengths) - np.arange(rows.events)
+    return rows.where(back <= count)
+
+
+class Kept:
+    """Figures of one arm on one data set, a file for each seed."""
+
+    def __init__(self, folder: Path, model: str, arm: Arm) -> None:
+        """Those that are there."""
+        self.folder, self.stem = folder, f"{model}-{arm.name.replace(' ', '_')}"
+
+    def path(self, seed: int) -> Path:
+        """Of one seed."""
+        return self.folder / f"{self.stem}-{seed}.npz"
+
+    @property
+    def seeds(self) -> list[dict[str, np.ndarray]]:
+        """All that was kept."""
+        return [dict(np.load(path)) for path in sorted(self.folder.glob(f"{self.stem}-*.npz"))]
+
+    def values(self, metric: str) -> np.ndarray:
+        """Each user's mean over the seeds."""
+        return np.mean([one[metric] for one in self.seeds], axis=0)
+
+    def fact(self, name: str) -> float | None:
+        """The mean of a number over the seeds."""
+        known = [float(one[name]) for one in self.seeds if name in one]
+        return float(np.mean(known)) if known else None
+
+
+def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
+    """The table of one model on one data set; every arm against the full cache."""
+    known = {arm.name: Kept(runs / data, model, arm) for arm in ARMS}
+    known = {name: kept for name, kept in known.items() if kept.seeds}
+    if "full" not in known:
+        return []
+    full = known["full"].values("ndcg@10")
+    others = [name for name in known if name != "full"]
+    tests = [paired_difference(known[name].values("ndcg@10"), full) for name in others]
+    corrected = holm([test.p_value for test in tests])
+    against = {
+        name: f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}; p {p:.3f})"
+        for name, test, p in zip(others, tests, corrected, strict=True)
+    }
+    layers = SHARED["layers"]
+    reference = layers * 2 * DIM * 4
+    rows = []
+    for name, kept in known.items():
+        quality = {metric: bootstrap_mean(kept.values(metric)) for metric in METRICS}
+        record, gated = kept.fact("record_bytes"), kept.fact("gated")
+        entropy = kept.fact("entropy")
+        assert record is not None
+        rows.append(
+            {
+                "data": data,
+                "model": model,
+                "keys and values": name,
+                "seeds": len(kept.seeds),
+                "bytes/event": f"{record:.0f}",
+                "of full fp32": f"{record / reference:.2%}",
+                "held by the store": f"{kept.fact('held_per_event'):.1f}",
+                "NDCG@10": "{:.4f} ({:.4f}-{:.4f})".format(*quality["ndcg@10"]),
+                "HR@10": f"{quality['hr@10'].value:.4f}",
+                "minus full, NDCG@10": against.get(name, ""),
+                "gated minus hard": ""
+                if gated is None
+                else f"{gated - quality['ndcg@10'].value:+.4f}",
+                "pool entropy": "" if entropy is None else f"{entropy:.3f}",
+                "pool KB": f"{(kept.fact('pool_bytes') or 0) / 1000:.0f}",
+                "seconds": f"{kept.fact('seconds'):.0f}",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure what is missing, and write the table of all that is there beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", action="append", required=True)
+    parser.add_argument("--models", nargs="+", default=list(OWN))
+    parser.add_argument("--arms", nargs="+", type=int, default=list(range(len(ARMS))))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=TRAIN["epochs"])
+    parser.add_argument("--k-core", type=int, default=0)
+    parser.add_argument("--runs", type=Path, default=Path("runs/collectivekv"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    args = parser.parse_args()
+    for source in map(Path, args.data):
+        source = source.resolve() if source.exists() else source
+        section = DataSection(source=str(source), k_core=args.k_core)
+        prepared = split_dataset(load_dataset(section), SplitSection(kind="leave-last-out"))
+        (args.runs / source.stem).mkdir(parents=True, exist_ok=True)
+        for seed in args.seeds:
+            for arm in [ARMS[number] for number in args.arms]:
+                for model in args.models:
+                    kept = Kept(args.runs / source.stem, model, arm)
+                    if kept.path(seed).exists():
+                        continue
+                    _, found = measure(model, source, prepared, arm, seed, args.epochs)
+                    np.savez(kept.path(seed), **found)
+                    told = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
+                    print(source.stem, model, arm.name, seed, found["ndcg@10"].mean(), told)
+    folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
+    rows = [row for data in folders for model in OWN for row in rows_of(data, model, args.runs)]
+    about = (
+        f"Width {DIM}, {SHARED['layers']} layers, window {SHARED['window']}; leave-last-out, full "
+        "catalog, seen items left out; means over seeds with 95 % intervals over users; p is "
+        "Holm-corrected. A record of an event holds the number of its item (and for HSTU its time) "
+        "besides. Written by `benchmarks/collectivekv.py`."
+    )
+    write_table(args.out, rows, about)
+    print(args.out.read_text())
+
+
+if __name__ == "__main__":
+    main()
