@@ -64,14 +64,14 @@ def test_no_items() -> None:
 
 
 def test_save_and_load(catalog: Catalog, tmp_path: Path) -> None:
-    catalog.save(tmp_path / "catalog.parquet")
+    (tmp_path / "catalog.parquet").write_bytes(catalog.to_bytes())
     assert Catalog.load(tmp_path / "catalog.parquet").frame.equals(catalog.frame)
 
 
 @pytest.mark.parametrize("size", [0, 3, 200])
 def test_a_file_cut_short_is_an_input_error(catalog: Catalog, tmp_path: Path, size: int) -> None:
     path = tmp_path / "catalog.parquet"
-    catalog.save(path)
+    path.write_bytes(catalog.to_bytes())
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(InputError, match="cannot read the catalog") as caught:
         Catalog.load(path)

@@ -18,6 +18,7 @@ from foretaste.cli.evaluate import evaluate
 from foretaste.cli.recommend import recommend
 from foretaste.cli.report import report
 from foretaste.cli.resume import resume
+from foretaste.cli.serve import serve
 from foretaste.cli.train import train
 from foretaste.cli.tune import tune
 from foretaste.errors import InputError
@@ -53,7 +54,20 @@ def _interruptible(verb: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-for verb in (demo, datasets, train, resume, tune, evaluate, recommend, compare, report, doctor):
+VERBS = (
+    demo,
+    datasets,
+    train,
+    resume,
+    tune,
+    evaluate,
+    recommend,
+    compare,
+    report,
+    serve,
+    doctor,
+)
+for verb in VERBS:
     app.command()(_interruptible(verb))
 
 

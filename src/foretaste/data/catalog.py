@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -81,13 +82,15 @@ class Catalog:
         """The catalog of these items, in this order."""
         return Catalog(self.frame[numbers.astype(np.int64)])
 
-    def save(self, path: Path) -> None:
-        """Write the catalog as one Parquet file."""
-        self.frame.write_parquet(path)
+    def to_bytes(self) -> bytes:
+        """The catalog as one Parquet file."""
+        buffer = BytesIO()
+        self.frame.write_parquet(buffer)
+        return buffer.getvalue()
 
     @classmethod
     def load(cls, path: Path) -> Catalog:
-        """Read a catalog written by ``save``.
+        """Read a catalog from a Parquet file (``to_bytes``).
 
         Raises:
             InputError: when the file is missing, damaged or lacks a column of the right type.

@@ -9,7 +9,7 @@ from typing import Any
 
 from foretaste.experiments.machine import machine, versions
 
-EXTRAS = {"als": "implicit", "tune": "optuna"}
+EXTRAS = {"als": "implicit", "ann": "faiss", "serve": "fastapi", "tune": "optuna"}
 
 
 def examine() -> dict[str, Any]:

@@ -4,12 +4,13 @@ Scores are made for a stretch of places at a time, in a buffer that stays in cac
 with the score that a place has to beat to be among the best so far. Only the few that beat it are
 looked at again: nothing else is sorted or kept, so a catalog costs little more than reading it.
 
-A score and its place are kept as one integer, a key. Keys have no equals, so the answer does not
-depend on how the catalog was divided among stretches and threads.
+A score and its place are kept as one integer, a key. Keys have no equals, so which items are listed
+for given scores does not depend on how the catalog was divided among stretches and threads.
 """
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -22,15 +23,31 @@ PRODUCTS_AT_ONCE = 990_000
 """Multiplications of one call to a matrix product. Below a million OpenBLAS, NumPy's own on most
 machines, has kernels for small matrices: they read the item vectors where they are instead of
 copying them first, and they start no threads, which on busy cores wait for each other."""
-ELEMENTS_AT_ONCE = 262_144
+ELEMENTS_AT_ONCE = 400_000
 """Elements of one call to a matrix-vector product, which above some 460,000 starts threads too."""
 CACHED_BYTES = 16_000_000
 """Item vectors up to this size are probably still in the last cache since the last call."""
 THREAD_PRODUCTS = 16_000_000
 """Multiplications that a thread must have to do before it is worth starting (about 2 ms)."""
 
+
+class _Buffers(threading.local):
+    """Scores and marks of a thread, used again: new memory would be slower than the scores are."""
+
+    def __init__(self) -> None:
+        self.scores, self.marks = np.empty(0, np.float32), np.empty(0, np.bool_)
+
+    def of(self, size: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Both with ``size`` elements, whatever they hold."""
+        if len(self.scores) < size:
+            self.scores, self.marks = np.empty(size, np.float32), np.empty(size, np.bool_)
+        return self.scores[:size], self.marks[:size]
+
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_buffers = _Buffers()
 
 
 class Catalog(NamedTuple):
@@ -70,13 +87,13 @@ def best_places(
     """
     rows, places = len(queries), catalog.places
     threads = min(threads, 1 + places * queries.size // THREAD_PRODUCTS)
-    spans = [(places * i // threads, places * (i + 1) // threads) for i in range(threads)]
-    kept = min(k, max(places, 1))
     if rows == threads == 1 and places <= SCORES_AT_ONCE:
         return _from_one_stretch(queries, catalog, k, hidden)
+    kept = min(k, max(places, 1))
     if threads == 1:
-        found = _scan(queries, catalog, kept, hidden, spans[0])
+        found = _scan(queries, catalog, kept, hidden, (0, places))
     else:
+        spans = [(places * i // threads, places * (i + 1) // threads) for i in range(threads)]
         with ThreadPoolExecutor(threads) as pool:  # NumPy's products let other threads work
             jobs = [pool.submit(_scan, queries, catalog, kept, hidden, span) for span in spans]
             of_threads = [job.result() for job in jobs]
@@ -88,22 +105,22 @@ def best_places(
     return _values(keys), 0xFFFF_FFFF - (keys & 0xFFFF_FFFF)
 
 
-def _from_one_stretch(
-    query: Floats, catalog: Catalog, k: int, hidden: Ints
-) -> tuple[Floats, Ints]:
+def _from_one_stretch(query: Floats, catalog: Catalog, k: int, hidden: Ints) -> tuple[Floats, Ints]:
     """``best_places`` of one row whose scores are held at once: a step of a service.
 
-    There is no second stretch to remember anything for, which makes some 40 of 120 microseconds.
+    There is no second stretch to remember anything for; of 12,000 items that is a quarter of the
+    time.
     """
     places = catalog.places
     kept = min(k, max(places, 1))
     groups = _power(2 * kept)
-    scores = np.empty(-(-places // groups) * groups, np.float32)
+    scores, marks = _buffers.of(-(-places // groups) * groups)
     with np.errstate(all="ignore"):
-        _Scores(query, catalog)(0, places, scores)
+        _Scores(query, catalog)(0, places, scores[:, None])
         scores[places:] = -np.inf
-        scores[hidden] = -np.inf
-        found = (scores > _bound(scores, kept)).nonzero()[0]
+        if len(hidden):
+            scores[hidden] = -np.inf
+        found = np.greater(scores, _bound(scores, kept), out=marks).nonzero()[0]
     best = scores[found]
     order = (-best).argsort(kind="stable")[:k]
     if len(order) == k:
@@ -119,9 +136,10 @@ def _scan(
     """The keys of the best ``k`` of the places in ``span``, for each row, ascending."""
     rows, (start, stop) = len(queries), span
     size = _power(min(SCORES_AT_ONCE // rows // 2 + 1, stop - start))
-    scores = np.empty((size, rows), np.float32)
+    line, marks = _buffers.of(size * rows)
+    scores = line.reshape(size, rows)
     score = _Scores(queries, catalog)
-    best = _Best(rows, k, size)
+    best = _Best(rows, k, marks)
     with np.errstate(all="ignore"):  # infinite and NaN scores are dealt with, not warned of
         for first in range(start, stop, size):
             last = min(first + size, stop)
@@ -130,7 +148,7 @@ def _scan(
                 scores[last - first :] = -np.inf
             if len(hidden):
                 low, high = np.searchsorted(hidden, (first * rows, last * rows))
-                scores.reshape(-1)[hidden[low:high] - first * rows] = -np.inf
+                line[hidden[low:high] - first * rows] = -np.inf
             best.take(scores, first)
     return best.keys()
 
@@ -145,23 +163,19 @@ class _Scores:
         self.step = max(32, at_once // queries.size)
         # One dot product an item takes longer than BLAS's matrix-vector product from cache, but it
         # waits less for memory: 1.1 times the time of reading there, where BLAS takes 1.4 times.
-        self.by_item = dim >= 64 and catalog.items.nbytes > CACHED_BYTES and catalog.chosen is None
+        far = catalog.items.nbytes > CACHED_BYTES and catalog.chosen is None
+        self.by_item = self.rows == 1 and dim >= 64 and far
 
     def __call__(self, start: int, stop: int, out: Floats) -> None:
         """Scores of the places ``start..stop-1`` into the first rows of ``out`` ``[size, B]``."""
-        if self.rows > 1:
-            for first in range(start, stop, self.step):
-                last = min(first + self.step, stop)
-                into = out[first - start : last - start]
-                np.matmul(self.catalog.block(first, last), self.queries, out=into)
-            return
-        query, line = self.queries.reshape(-1), out.reshape(-1)
         if self.by_item:
-            np.vecdot(self.catalog.block(start, stop), query, out=line[: stop - start])
+            line = out.reshape(-1)[: stop - start]
+            np.vecdot(self.catalog.block(start, stop), self.queries.reshape(-1), out=line)
             return
         for first in range(start, stop, self.step):
             last = min(first + self.step, stop)
-            np.dot(self.catalog.block(first, last), query, out=line[first - start : last - start])
+            into = out[first - start : last - start]
+            np.matmul(self.catalog.block(first, last), self.queries, out=into)
 
 
 class _Best:
@@ -170,7 +184,7 @@ class _Best:
     Places come in ascending order, so one that only equals the bar has lost to a lower number.
     """
 
-    def __init__(self, rows: int, k: int, size: int) -> None:
+    def __init__(self, rows: int, k: int, marks: npt.NDArray[np.bool_]) -> None:
         self.rows, self.k = rows, k
         self.room = 2 * k * rows + 4096
         self.kept: list[Ints] = [np.zeros(0, np.int64)] * rows  # keys
@@ -179,8 +193,9 @@ class _Best:
         self.waiting = 0
         self.bar = np.full(rows, -np.inf, np.float32)
         # A bar is repeated, so that one comparison runs over many scores of few rows.
-        self.bars = np.tile(self.bar, min(size, _power(1024 // rows))) if rows > 1 else self.bar
-        self.marks = np.empty((size * rows // len(self.bars), len(self.bars)), np.bool_)
+        width = min(len(marks) // rows, _power(1024 // rows)) if rows > 1 else 1
+        self.bars = np.tile(self.bar, width)
+        self.marks = marks.reshape(-1, len(self.bars))
 
     def take(self, scores: Floats, first: int) -> None:
         """Look through the scores ``[size, B]`` of the places from ``first`` on.
@@ -209,8 +224,7 @@ class _Best:
     def _raise(self, bound: Floats) -> None:
         """Pass by the places whose score is not above ``bound`` ``[B]`` from now on."""
         np.maximum(self.bar, bound, out=self.bar)
-        if self.rows > 1:
-            self.bars.reshape(-1, self.rows)[:] = self.bar
+        self.bars.reshape(-1, self.rows)[:] = self.bar
 
     def _settle(self) -> None:
         """Keep the best ``k`` of what was kept and what waits, and raise the bar to the last."""

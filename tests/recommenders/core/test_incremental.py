@@ -113,6 +113,21 @@ def test_a_step_in_numpy_is_the_network(name: str, way: dict[str, Any]):
 
 
 @every_network
+def test_what_is_made_from_the_weights_is_made_once_for_them(name: str):
+    made = network(name)
+    first = made.stepper()
+    assert made.eval().stepper() is first
+    made.train()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(1.5)
+    vector, _ = made.eval().stepper().extend(np.empty((0, made.record_bytes), np.uint8), 3, 0)
+    with torch.no_grad():
+        state = made.extend(made.start(), torch.tensor([[3]]), torch.tensor([[0]]))
+    close(torch.from_numpy(vector), made.query(state)[0])
+
+
+@every_network
 @every_way
 @torch.no_grad()
 def test_nothing_before_the_readable_events_matters(name: str, way: dict[str, Any]):
@@ -203,3 +218,50 @@ def cut(rows: Sequences, first: np.ndarray, last: np.ndarray) -> Sequences:
     kept = (place >= np.repeat(first, rows.lengths)) & (place < np.repeat(last, rows.lengths))
     assert rows.times is not None
     return Sequences(rows.items[kept], offsets_of(last - first), rows.times[kept])
+
+
+def test_training_starts_from_a_run(ordinary: Split, tmp_path):
+    few: dict[str, Any] = {"epochs": 6, "batch_tokens": 256, "patience": 0}
+    full: Any = find("sasrec")(dim=8, window=6, max_length=12, train=few)
+    full.fit(ordinary, RunContext(seed=0))
+    full.save(tmp_path)
+    still = few | {"epochs": 1, "learning_rate": 1e-9}
+    shape: dict[str, Any] = {"dim": 8, "window": 6, "max_length": 12, "train": still}
+    again: Any = find("sasrec")(start_from=tmp_path, **shape)
+    again.fit(ordinary, RunContext(seed=1))
+    histories = ordinary.test.histories
+    expected = full.recommend(histories, 5)
+    np.testing.assert_array_equal(again.recommend(histories, 5).items, expected.items)
+
+    # Many bytes in collective form answer nearly alike, and much more so than without a start.
+    kept: dict[str, Any] = {"attention": "collective"}
+    kept["collective"] = {"user_dim": 4, "pool_size": 20, "user_type": "fp16"}
+    begun: Any = find("sasrec")(start_from=tmp_path, **shape, **kept)
+    begun.fit(ordinary, RunContext(seed=1))
+    alike = (begun.recommend(histories, 5).items == expected.items).mean()
+    alone: Any = find("sasrec")(**shape, **kept)
+    alone.fit(ordinary, RunContext(seed=1))
+    assert alike > 0.6 > (alone.recommend(histories, 5).items == expected.items).mean()
+
+
+def test_a_start_that_does_not_fit_is_said(ordinary: Split, checkerboard: Split, tmp_path):
+    one: dict[str, Any] = {"epochs": 1}
+    source: Any = find("sasrec")(dim=8, window=6, train=one)
+    source.fit(ordinary, RunContext())
+    source.save(tmp_path)
+    collective: dict[str, Any] = {"attention": "collective"}
+    for name, parameters, on, word in [
+        ("hstu", {"dim": 8, "window": 6}, ordinary, "holds a sasrec"),
+        ("sasrec", {"dim": 16, "window": 6}, ordinary, "its dim is 8"),
+        ("sasrec", {"dim": 8, "window": 6}, checkerboard, "other items"),
+        (
+            "sasrec",
+            {"dim": 8, "window": 6, **collective, "collective": {"pool_size": 100_000}},
+            ordinary,
+            "more entries",
+        ),
+    ]:
+        with pytest.raises(InputError, match=word):
+            find(name)(start_from=tmp_path, train=one, **parameters).fit(on, RunContext())
+    with pytest.raises(InputError, match="no trained model"):
+        find("sasrec")(start_from=tmp_path / "no").fit(ordinary, RunContext())

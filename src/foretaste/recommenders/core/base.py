@@ -21,7 +21,7 @@ from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.recommenders.core.registry import find, register
 from foretaste.recommenders.core.results import FitReport, Recommendations
-from foretaste.recommenders.core.storage import read_arrays, write_arrays
+from foretaste.recommenders.core.storage import read_arrays, write_arrays, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -193,18 +193,23 @@ class Recommender(ABC):
             yield rows, scores
 
     def save(self, folder: Path | str) -> None:
-        """Write ``model.json``, ``catalog.parquet`` and ``weights.safetensors`` into ``folder``.
+        """Write ``catalog.parquet``, ``weights.safetensors`` and, last, ``model.json``.
 
-        Each file appears whole or not at all.
+        Each file appears whole or not at all, and ``model.json`` holds the fingerprint of all, so
+        that whoever reads while they are replaced can tell.
         """
         folder = Path(folder)
         catalog = self._fitted_catalog()
         arrays = {"popularity": self.popularity, **self._arrays()}
-        description = {"name": self.name, "config": self.config.model_dump(mode="json")}
+        description = {
+            "name": self.name,
+            "config": self.config.model_dump(mode="json"),
+            "fingerprint": self.fingerprint,
+        }
         folder.mkdir(parents=True, exist_ok=True)
-        catalog.save(folder / "catalog.parquet")
+        write_whole(folder / "catalog.parquet", catalog.to_bytes())
         write_arrays(folder / "weights.safetensors", arrays)
-        (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+        write_whole(folder / "model.json", (json.dumps(description, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from foretaste.data.sequences import Sequences
-from foretaste.recommenders.core.base import ModelConfig
+from foretaste.data.split import Split
+from foretaste.recommenders.core.base import ModelConfig, RunContext
 from foretaste.recommenders.core.sequence import SequenceRecommender
+from foretaste.recommenders.core.starting import load_source, start_from
 from foretaste.recommenders.core.stepper import newest
 from foretaste.recommenders.core.windowed import State, WindowedConfig, WindowedNetwork
 
@@ -66,7 +68,8 @@ class IncrementalRecommender(SequenceRecommender):
         Raises:
             InputError: when the model reads times and ``new`` has none.
         """
-        self.network.eval()
+        if self.network.training:  # asking every module takes longer than a step
+            self.network.eval()
         weight = self.network.items.weight
         records = [np.empty((0, self.record_bytes), np.uint8)] * len(states)
         vectors = weight.new_zeros(len(states), weight.shape[1])
@@ -126,6 +129,14 @@ class IncrementalRecommender(SequenceRecommender):
 
     def _readable(self) -> int:
         return self.config.readable
+
+    def _begin(self, split: Split, run: RunContext) -> WindowedNetwork:
+        network = self._network(split.items)
+        assert isinstance(network, WindowedNetwork)
+        if self.config.start_from is not None:
+            source = load_source(self, self.config.start_from)
+            start_from(network, source.network, split.train, run.seed)
+        return network
 
 
 def _event(new: Sequences, row: int) -> tuple[int, int | None]:

@@ -152,7 +152,7 @@ class SequenceRecommender(Recommender):
     def _fit(self, split: Split, run: RunContext) -> FitReport:
         config: SequenceConfig = self.config
         torch.manual_seed(run.seed)
-        self.network = self._network(split.items)
+        self.network = self._begin(split, run)
         asked = _some(split.valid, config.train.validate_queries, run.seed)
         metric = config.train.metric
 
@@ -179,6 +179,11 @@ class SequenceRecommender(Recommender):
             found = self.network.last(tensors(batch, weight.device))
             vectors[torch.from_numpy(batch.rows).to(weight.device)] = found.to(vectors.dtype)
         return vectors @ weight.T
+
+    def _begin(self, split: Split, run: RunContext) -> SequenceNetwork:
+        """The network with its first weights; the generator of PyTorch is seeded."""
+        del run
+        return self._network(split.items)
 
     def _window(self) -> int:
         """Events of a training window, its last target apart."""

@@ -8,6 +8,8 @@ old the user, deeper layers included.
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -42,12 +44,16 @@ class WindowedConfig(AttentionConfig):
         attention: ``full`` keys and values, or ``collective`` (CollectiveKV), of which a few
             bytes are kept for each event.
         collective: how the collective ones are made.
+        start_from: run folder of a trained model of the same kind, width and window, whose
+            weights training starts from. Collective keys and values then begin as what is nearest
+            to its full ones.
     """
 
     max_length: int = Field(default=100, ge=1)
     window: int = Field(default=50, ge=1)
     attention: Literal["full", "collective"] = "full"
     collective: CollectiveConfig = CollectiveConfig()
+    start_from: Path | None = None
 
     @model_validator(mode="after")
     def _collective_fits(self) -> Self:
@@ -91,6 +97,7 @@ class WindowedNetwork(SequenceNetwork):
         """``items`` is the size of the catalog."""
         super().__init__()
         self.window, self.reads_time = config.window, reads_time
+        self.pool_size = config.collective.pool_size if config.attention == "collective" else 0
         self.item_bytes = bytes_for(items)
         self._table: Tensor | None = None
         self._stepper: Stepper | None = None
@@ -165,7 +172,7 @@ class WindowedNetwork(SequenceNetwork):
         made = nn.functional.pad(made, (0, self.record_bytes - made.shape[-1]))
         return self.norm(x[:, -1]), made
 
-    @property
+    @cached_property
     def record_bytes(self) -> int:
         """Bytes kept of an event."""
         kept = self._layer_bytes + self.item_bytes + (TIME_BYTES if self.reads_time else 0)
@@ -184,8 +191,9 @@ class WindowedNetwork(SequenceNetwork):
         return from_bytes(records[..., first : first + TIME_BYTES]) << TIME_SHIFT
 
     def train(self, mode: bool = True) -> Self:
-        """As of every module; what was made from the weights is forgotten."""
-        self._table = self._stepper = None
+        """As of every module; what was made from weights that may change is forgotten."""
+        if mode or self.training:
+            self._table = self._stepper = None
         return super().train(mode)
 
     @abstractmethod
@@ -206,7 +214,7 @@ class WindowedNetwork(SequenceNetwork):
     def _looks_up(self) -> bool:
         return isinstance(self._layers[0].key_values, CollectiveKeyValues)
 
-    @property
+    @cached_property
     def _layer_bytes(self) -> int:
         return sum(self.widths())
 

@@ -1,0 +1,242 @@
+"""A returning user's next list: one step from the cached state against the whole history again.
+
+    .venv/bin/python benchmarks/latency.py
+
+SASRec with two layers and 12,000 items, its window as long as the history. All ways are timed in
+turn, round after round, on one thread: the step from full keys and values, from CollectiveKV by
+pool arithmetic, from CollectiveKV with its keys and values built again; and, for each, the encoding
+of the whole history by the same model in PyTorch. Weights are random: time does not depend on them.
+``products`` is the time of the step's matrix products alone, from operands that lie ready.
+
+The second table is the engine's, all that the service does but HTTP: the event is logged, log and
+state are read from the store, the step is made, the best ten of the whole catalog are found and
+the new record is kept. Its model is fitted for one epoch on a log made up for the purpose.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from peers.driving import write_table
+
+from foretaste.data.dataset import Dataset
+from foretaste.data.reading import read_interactions
+from foretaste.data.split import split
+from foretaste.nn.stepping import BlockStep, CollectiveStep, Read
+from foretaste.recommenders.core.sequence import Histories
+from foretaste.recommenders.core.stepper import Stepper
+from foretaste.recommenders.sasrec import SASRec, SASRecConfig, SASRecNetwork
+from foretaste.serving.engine import Engine
+from foretaste.serving.models import ServedRun
+from foretaste.serving.questions import Question
+from foretaste.serving.stores import Event, open_store
+
+ITEMS = 12_000
+
+
+class Rebuilding(CollectiveStep):
+    """Keys and values built again from their parts, as a reader of the paper would write it."""
+
+    def scores(self, query: np.ndarray, known: Read, new: Read) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        key = self._whole(known.key, new.key, known.index, new.index, 0)
+        query = query.reshape(len(self.heads), -1)
+        return np.stack([key[:, head].dot(query[head]) for head in self.heads])
+
+    def mix(self, weights: np.ndarray, known: Read, new: Read) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        value = self._whole(known.value, new.value, known.index, new.index, 1)
+        return np.concatenate([weights[head].dot(value[:, head]) for head in self.heads])
+
+    def _whole(self, known, new, known_index, new_index, part: int) -> np.ndarray:
+        """Keys (0) or values (1), ``[n + 1, H, K]``."""
+        own = np.concatenate([known, new]).reshape(len(known) + 1, len(self.heads), -1)
+        index = np.concatenate([known_index[:, part], new_index[:, part]])
+        pool = (self.keys, self.values)[part][:, index].transpose(1, 0, 2)  # [n + 1, H, G]
+        return np.concatenate([own * self.scale[part], pool], -1)
+
+
+def network(dim: int, events: int, attention: Any) -> SASRecNetwork:
+    """A network whose window holds the history."""
+    torch.manual_seed(0)
+    own = {"user_dim": 4, "pool_size": 256}
+    config = SASRecConfig.model_validate(
+        {"dim": dim, "window": events + 1, "attention": attention, "collective": own}
+    )
+    return SASRecNetwork(ITEMS, config).eval()
+
+
+def ways(dim: int, events: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    found: dict[str, Callable[[], object]] = {}
+    items = torch.randint(0, ITEMS, (1, events), generator=torch.Generator().manual_seed(1))
+    asked = Histories(items.int(), torch.tensor([events]), None)
+    for attention in ("full", "collective"):
+        made = network(dim, events, attention)
+        with torch.no_grad():
+            records = made.extend(made.start(), items[:, :-1]).records[0].numpy().copy()
+        newest, step = int(items[0, -1]), made.stepper()
+        name = "full" if attention == "full" else "pool arithmetic"
+        found[f"step, {name}"] = partial(step.extend, records, newest, None)
+        if attention == "collective":
+            again = Stepper(made)
+            for layer, block in zip(again.layers, made.layers, strict=True):
+                assert isinstance(layer, BlockStep)
+                layer.key_values = Rebuilding(block.key_values)
+            a, b = step.extend(records, newest, None)[0], again.extend(records, newest, None)[0]
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+            found["step, keys rebuilt"] = partial(again.extend, records, newest, None)
+        else:
+            found["products"] = products(step, events)
+        found[f"history again, {attention}"] = partial(made.last, asked)
+    return found
+
+
+def products(step: Stepper, events: int) -> Callable[[], object]:
+    """The matrix products of a step from full keys and values, and nothing else."""
+    rng = np.random.default_rng(0)
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def vector(size: int) -> np.ndarray:
+        return rng.standard_normal(size).astype(np.float32)
+
+    for layer in step.layers:
+        assert isinstance(layer, BlockStep)
+        for part in (layer.ask, layer.output, layer.widen, layer.narrow):
+            pairs.append((part.weight, vector(part.weight.shape[1])))
+        kept = rng.standard_normal((events - 1, 2 * layer.query)).astype(np.float32)
+        heads = len(layer.bias)
+        for head in range(2 * heads):
+            width = layer.query // heads
+            some = kept[:, head * width : (head + 1) * width]
+            pairs.append((some, vector(width)) if head < heads else (some.T, vector(events - 1)))
+    return lambda: [one.dot(other) for one, other in pairs]
+
+
+def engine_rows(stores: list[str], rounds: int) -> list[dict[str, Any]]:
+    """Milliseconds of logging an event and of the list after it, for several stores and caches."""
+    dataset = Dataset.from_interactions(read_interactions(made_up_log()))
+    prepared = split(dataset, "leave-last-out")
+    rows = []
+    for attention in ("full", "collective"):
+        model = SASRec(
+            dim=64, window=200, attention=attention, train={"epochs": 1, "validate_queries": 1}
+        )
+        model.fit(prepared)
+        ids = model.catalog.item_ids
+        for url in stores:
+            with tempfile.TemporaryDirectory() as folder, open_store(url.format(folder)) as store:
+                engine = Engine(
+                    [ServedRun("run", Path(folder), model, model.fingerprint, ())], store
+                )
+                ask = Question(run="run", user="ann", k=10)
+                rng = np.random.default_rng(0)
+                first = [Event("ann", ids[item], 0) for item in rng.integers(0, len(ids), 200)]
+                store.append(first)
+                engine.recommend(ask)
+                taken: dict[str, list[float]] = {"append": [], "list": []}
+                for item in rng.integers(0, len(ids), rounds):
+                    event = [Event("ann", ids[item], 0)]
+                    begin = time.perf_counter()
+                    store.append(event)
+                    logged = time.perf_counter()
+                    found = engine.recommend(ask)
+                    taken["append"].append(1000 * (logged - begin))
+                    taken["list"].append(1000 * (time.perf_counter() - logged))
+                    assert found.source == "state" and len(found.items) == 10
+                answers = np.array(taken["list"])
+                rows.append(
+                    {
+                        "cache": attention,
+                        "store": url.split(":")[0],
+                        "items": len(ids),
+                        "list p50 ms": f"{np.median(answers):.3f}",
+                        "list p99 ms": f"{np.quantile(answers, 0.99):.3f}",
+                        "event logged, p50 ms": f"{np.median(taken['append']):.3f}",
+                    }
+                )
+                print(rows[-1], flush=True)
+    return rows
+
+
+def made_up_log() -> pl.DataFrame:
+    """Every item twice, in users of 24 events."""
+    rng = np.random.default_rng(0)
+    items = np.concatenate([rng.permutation(ITEMS), rng.permutation(ITEMS)])
+    users = np.arange(len(items)) // 24
+    return pl.DataFrame({"user_id": users, "item_id": items, "timestamp": np.arange(len(items))})
+
+
+def timed(found: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Milliseconds of every call, all ways in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in found}
+    with torch.inference_mode():
+        for round_ in range(rounds + 5):
+            for name, call in found.items():
+                if name.startswith("history") and round_ % 5:
+                    continue  # long ones less often
+                call()  # each is measured with its own operands in cache
+                begin = time.perf_counter()
+                call()
+                if round_ >= 5:
+                    taken[name].append(1000 * (time.perf_counter() - begin))
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+def main() -> None:
+    """Measure, and write the table beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--dims", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--rounds", type=int, default=500)
+    parser.add_argument("--stores", nargs="+", default=["memory", "lmdb:{}"])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    about = (
+        f"The engine without HTTP: SASRec of width 64, window 200, {ITEMS:,} items, one user with "
+        "a new event before every list; one thread. Written by `benchmarks/latency.py`."
+    )
+    engine = engine_rows(args.stores, args.rounds)
+    write_table(args.out.with_name(f"{args.out.stem}_engine.md"), engine, about)
+    rows = []
+    for dim in args.dims:
+        for events in args.events:
+            taken = timed(ways(dim, events), args.rounds)
+            middle = {name: float(np.median(values)) for name, values in taken.items()}
+            for name in ("full", "pool arithmetic", "keys rebuilt"):
+                step = taken[f"step, {name}"]
+                again = middle["history again, " + ("full" if name == "full" else "collective")]
+                p50 = middle[f"step, {name}"]
+                rows.append(
+                    {
+                        "dim": dim,
+                        "events": events,
+                        "step from": name,
+                        "p50 ms": f"{p50:.3f}",
+                        "p99 ms": f"{np.quantile(step, 0.99):.3f}",
+                        "history again, p50 ms": f"{again:.3f}",
+                        "times faster": f"{again / p50:.1f}",
+                        "products alone": f"{middle['products'] / p50:.0%}"
+                        if name == "full"
+                        else "",
+                    }
+                )
+                print(rows[-1], flush=True)
+    about = (
+        f"SASRec, two layers, {ITEMS:,} items, one thread; the ways in turn in one run. "
+        "``Products alone`` is the share of the step that its matrix products take by themselves. "
+        "Written by `benchmarks/latency.py`."
+    )
+    write_table(args.out, rows, about)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""Collective keys and values that begin where full ones have arrived.
+
+A full key is a linear function of its event, so the entry of a pool nearest to it is found by a
+linear router: ``|k - c|^2`` is smallest where ``k c' - |c|^2 / 2`` is largest. Pools begin as the
+centres of k-means over the keys of many events; each head is turned so that its first numbers are
+the directions in which keys differ most from their centres, and those become the event's own part.
+Queries and outputs turn with them. What is left to training is to make up for the rest.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from foretaste.nn.attention import WindowedAttention
+from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues
+
+ROUNDS = 15
+OPEN_GATE = 4.0
+"""Where the scores of chosen entries begin, in the mean, and at most 1 apart: gates near 0.98."""
+
+LINEAR = 3.0
+"""Own numbers begin within 1 / 3 of the scale of the tanh, where it is nearly straight."""
+
+
+class Part(NamedTuple):
+    """Keys, or values, of a full module in the form of a collective one.
+
+    Attributes:
+        turn: ``[H, K, K']``, from a head's old directions to those that are kept of it.
+        own_weight: ``[H * U, D]``; with ``own_bias`` ``[H * U]``, the own part of an event.
+        own_bias: see there.
+        centres: ``[m, H, G]``, pool entries; None without a pool.
+        route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router.
+        route_bias: see there.
+    """
+
+    turn: Tensor
+    own_weight: Tensor
+    own_bias: Tensor
+    centres: Tensor | None
+    route_weight: Tensor | None
+    route_bias: Tensor | None
+
+
+@torch.no_grad()
+def begin_collective(to: WindowedAttention, full: WindowedAttention, x: Tensor, seed: int) -> None:
+    """Set the weights of ``to`` (collective) from ``full`` and the events it has seen.
+
+    Args:
+        to: attention of the same width, heads and window.
+        full: trained attention with full keys and values.
+        x: ``[n, D]``, what ``full`` made keys and values of; at least as many as pool entries.
+        seed: of k-means.
+    """
+    made, whole = to.key_values, full.key_values
+    assert isinstance(made, CollectiveKeyValues) and isinstance(whole, FullKeyValues)
+    weights = whole.project.weight.chunk(2), whole.project.bias.chunk(2)
+    key, value = (
+        _part(weight, bias, x, made, seed) for weight, bias in zip(*weights, strict=True)
+    )
+    for name, parts in (
+        ("user", [(part.own_weight, part.own_bias) for part in (key, value)]),
+        ("router", [(part.route_weight, part.route_bias) for part in (key, value)]),
+    ):
+        layer = getattr(made, name)
+        if layer is not None:
+            layer.weight.copy_(torch.cat([weight for weight, _ in parts]))
+            layer.bias.copy_(torch.cat([bias for _, bias in parts]))
+    if made.user is not None and made.config.user_type == "int8":
+        reach = LINEAR * made.user(x).abs().amax(0).clamp_min(1e-6)
+        made.scale.copy_(reach)
+        made.user.weight.div_(reach[:, None])
+        made.user.bias.div_(reach)
+    if made.pool is not None:
+        assert key.centres is not None and value.centres is not None
+        made.pool.copy_(torch.stack([key.centres, value.centres]))
+    _turn_query(to.query, full.query, key.turn, full.scale / to.scale)
+    _turn_output(to.output, full.output, value.turn)
+    to.by_distance.copy_(full.by_distance)
+
+
+def _part(weight: Tensor, bias: Tensor, x: Tensor, made: CollectiveKeyValues, seed: int) -> Part:
+    """Keys or values ``weight x + bias`` in collective form."""
+    heads, config = made.heads, made.config
+    vectors = x @ weight.T + bias  # [n, D]
+    residual, centres = vectors - vectors.mean(0), None
+    if config.pool_size:
+        centres = k_means(vectors, config.pool_size, seed)  # [m, D]
+        residual = vectors - centres[_nearest(vectors, centres)]
+    own = config.user_dim // heads
+    kept = weight.shape[0] // heads if config.pool_size else own
+    # Directions of each head, those with most residual first.
+    spread = torch.einsum("nhk,nhl->hkl", *(residual.unflatten(1, (heads, -1)),) * 2)
+    turn = torch.linalg.eigh(spread).eigenvectors.flip(2)[:, :, :kept]  # [H, K, K']
+    turned = torch.einsum("hkd,hkl->hld", weight.unflatten(0, (heads, -1)), turn)  # [H, K', D]
+    moved = torch.einsum("hk,hkl->hl", bias.unflatten(0, (heads, -1)), turn)  # [H, K']
+    own_weight, own_bias = turned[:, :own].flatten(0, 1), moved[:, :own].flatten()
+    if centres is None:
+        return Part(turn, own_weight, own_bias, None, None, None)
+    entries = torch.einsum("mhk,hkl->mhl", centres.unflatten(1, (heads, -1)), turn)[:, :, own:]
+    route = centres @ weight  # [m, D]
+    height = centres @ bias - centres.square().sum(1) / 2  # [m]
+    best = (x @ route.T + height).amax(1)
+    factor = 1 / best.std().clamp_min(1)  # does not change which entry is the highest
+    height = (height - best.mean()) * factor + OPEN_GATE
+    return Part(turn, own_weight, own_bias, entries, route * factor, height)
+
+
+def _turn_query(to: nn.Linear, full: nn.Linear, turn: Tensor, factor: float) -> None:
+    heads = len(turn)
+    weight = torch.einsum("hkd,hkl->hld", full.weight.unflatten(0, (heads, -1)), turn)
+    bias = torch.einsum("hk,hkl->hl", full.bias.unflatten(0, (heads, -1)), turn)
+    to.weight.copy_(weight.flatten(0, 1) * factor)
+    to.bias.copy_(bias.flatten() * factor)
+
+
+def _turn_output(to: nn.Linear, full: nn.Linear, turn: Tensor) -> None:
+    weight = torch.einsum("dhk,hkl->dhl", full.weight.unflatten(1, (len(turn), -1)), turn)
+    to.weight.copy_(weight.flatten(1))
+    to.bias.copy_(full.bias)
+
+
+def k_means(vectors: Tensor, count: int, seed: int) -> Tensor:
+    """``count`` centres ``[m, D]`` of ``vectors`` ``[n, D]`` (Lloyd).
+
+    They begin at vectors drawn by the square of their distance from those before (k-means++). A
+    centre that nothing is nearest to moves to the vector that is farthest from its own.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen, far = [0], torch.full((len(vectors),), torch.inf)
+    while len(chosen) < count:
+        far = torch.minimum(far, (vectors - vectors[chosen[-1]]).square().sum(1).cpu())
+        chosen.append(int(torch.multinomial(far + 1e-12, 1, generator=generator)))
+    centres = vectors[chosen].clone()
+    for _ in range(ROUNDS):
+        nearest = _nearest(vectors, centres)
+        counts = nearest.bincount(minlength=count)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, vectors)
+        far = (vectors - centres[nearest]).square().sum(1).argsort(descending=True)
+        centres = sums / counts.clamp_min(1)[:, None]
+        empty = (counts == 0).nonzero().squeeze(1)
+        centres[empty] = vectors[far[: len(empty)]]
+    return centres
+
+
+def _nearest(vectors: Tensor, centres: Tensor) -> Tensor:
+    """The nearest centre of each vector, int64 ``[n]``, some thousand vectors at a time."""
+    height = centres.square().sum(1) / 2  # [m]
+    return torch.cat([(part @ centres.T - height).argmax(1) for part in vectors.split(8_192)])

@@ -1,0 +1,116 @@
+"""Training that starts from the weights of a trained run instead of from chance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretaste.data.batches import training_batches
+from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
+from foretaste.nn.attention import WindowedBlock
+from foretaste.nn.compressing import begin_collective
+from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues
+from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.sequence import tensors
+from foretaste.recommenders.core.windowed import WindowedNetwork
+
+if TYPE_CHECKING:
+    from foretaste.recommenders.core.incremental import IncrementalRecommender
+
+EVENTS = 20_000
+"""Events whose keys and values say where pools begin, and more where pools are large."""
+
+SAME = ("dim", "heads", "layers", "window")
+
+
+def load_source(model: IncrementalRecommender, folder: Path) -> IncrementalRecommender:
+    """The trained model that ``model`` starts from.
+
+    Raises:
+        InputError: when it is another model, has another shape, or knows other items.
+    """
+    source = Recommender.load(folder)
+    place = f"model.start_from = {folder}"
+    if type(source) is not type(model):
+        raise InputError(f"{place}: holds a {source.name}, not a {model.name}.")
+    for field in SAME:
+        theirs, ours = getattr(source.config, field), getattr(model.config, field)
+        if theirs != ours:
+            raise InputError(f"{place}: its {field} is {theirs}, here it is {ours}.")
+    assert source.catalog is not None and model.catalog is not None
+    if source.catalog.item_ids != model.catalog.item_ids:
+        raise InputError(f"{place}: was trained on other items. Train it on the same data.")
+    return source
+
+
+def start_from(
+    network: WindowedNetwork, source: WindowedNetwork, histories: Sequences, seed: int
+) -> None:
+    """Give ``network`` the weights of ``source``, and its form of them where it differs.
+
+    Args:
+        network: with weights to be replaced.
+        source: trained, with full attention or of the same form.
+        histories: what it was trained on.
+        seed: of which events are looked at, and of k-means.
+
+    Raises:
+        InputError: when neither is the case, or there are fewer events than pool entries.
+    """
+    ours, theirs = network.state_dict(), source.state_dict()
+    if {name: w.shape for name, w in ours.items()} == {n: w.shape for n, w in theirs.items()}:
+        network.load_state_dict(theirs)
+        return
+    pairs = list(zip(network.layers, source.layers, strict=True))
+    for made, full in pairs:
+        if not (
+            isinstance(made, WindowedBlock)
+            and isinstance(made.key_values, CollectiveKeyValues)
+            and isinstance(full.key_values, FullKeyValues)
+        ):
+            raise InputError(
+                "model.start_from: only softmax attention (sasrec) can become collective, and only "
+                "from full attention. Train from nothing, or start from a run with full attention."
+            )
+    attention = {name for name in ours if ".attention." in name or ".key_values." in name}
+    network.load_state_dict(
+        {name: theirs[name] if name not in attention else ours[name] for name in ours}
+    )
+    seen = _seen(source, histories, seed, max(EVENTS, 10 * network.pool_size))
+    for (made, full), x in zip(pairs, seen, strict=True):
+        if len(x) < network.pool_size:
+            raise InputError(
+                f"collective.pool_size = {network.pool_size}: more entries than the {len(x)} "
+                "events to learn from. Make it smaller."
+            )
+        begin_collective(made.attention, full.attention, x, seed)
+
+
+def _seen(network: WindowedNetwork, histories: Sequences, seed: int, events: int) -> list[Tensor]:
+    """What the keys and values of each layer are made of, ``[n, D]``, of at least ``events``."""
+    found: list[list[Tensor]] = [[] for _ in network.layers]
+    hooks = [
+        layer.key_values.register_forward_hook(
+            lambda _, inputs, __, kept=kept: kept.append(inputs[0][real])
+        )
+        for layer, kept in zip(network.layers, found, strict=True)
+    ]
+    rng, known = np.random.default_rng(seed), 0
+    batches = training_batches(histories, 2 * network.window, 4_096, rng)
+    with torch.no_grad():
+        for batch in batches:
+            given = tensors(batch, network.items.weight.device)
+            place = torch.arange(given.items.shape[1], device=given.items.device)
+            real = place < given.lengths[:, None]
+            network.eval()(given)
+            known += batch.tokens
+            if known >= events:
+                break
+    for hook in hooks:
+        hook.remove()
+    return [torch.cat(kept) for kept in found]

@@ -1,0 +1,162 @@
+"""What every request passes before it reaches a route: path, token, size; and what it counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from foretaste.serving.limits import BODY_SECONDS
+from foretaste.serving.metrics import Metrics
+from foretaste.serving.settings import same_token
+
+OPEN = ("/healthz", "/readyz", "/")
+PAGE = "/page/"
+"""Paths without a token: is it alive, and the page, which holds nothing but itself."""
+
+ROUTES = (
+    "/v1/events",
+    "/v1/recommendations",
+    "/v1/items",
+    "/v1/runs",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/",
+)
+USERS = "/v1/users/"
+
+SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+CLOSE = [(b"connection", b"close")]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class Refused(Exception):
+    """A request that goes no further."""
+
+    def __init__(
+        self, status: int, detail: str, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """``detail`` is told to the client."""
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers or []
+
+
+class Gate:
+    """ASGI middleware. A body is read here, whole and bounded, before anything is made of it."""
+
+    def __init__(self, app: App, *, token: str | None, body_bytes: int, metrics: Metrics) -> None:
+        """``token`` None lets everybody in."""
+        self._app, self._token, self._most = app, token, body_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), *SAFE]
+            await send(message)
+
+        try:
+            self._check_path(scope)
+            self._check_token(scope)
+            body = await self._body(scope, receive)
+            await self._app(scope, _replayed(body, receive), answer)
+        except Refused as refused:
+            await _refuse(refused, answer)
+        finally:
+            route = route_of(scope["path"])
+            self._metrics.requests.labels(route, str(status)).inc()
+            self._metrics.seconds.labels(route).observe(time.perf_counter() - begin)
+
+    def _check_path(self, scope: MutableMapping[str, Any]) -> None:
+        # The server puts a replacement character where bytes are no UTF-8: another user's id.
+        try:
+            unquote_to_bytes(scope.get("raw_path") or b"").decode()
+        except UnicodeDecodeError:
+            raise Refused(400, "the path is not UTF-8") from None
+
+    def _check_token(self, scope: MutableMapping[str, Any]) -> None:
+        path = scope["path"]
+        if self._token is None or path in OPEN or path.startswith(PAGE):
+            return
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        if scheme.lower() != b"bearer" or not same_token(token.strip(), self._token):
+            raise Refused(
+                401,
+                "a bearer token is needed: Authorization: Bearer TOKEN",
+                [(b"www-authenticate", b"Bearer")],
+            )
+
+    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (len(value) > 18 or int(value) > self._most):
+                raise self._too_large()  # before a byte of it is read
+        parts, size, more = [], 0, True
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "the request ended before its body")
+                    part = message.get("body", b"")
+                    more = message.get("more_body", False)
+                    size += len(part)
+                    if size > self._most:
+                        raise self._too_large()
+                    parts.append(part)
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {BODY_SECONDS:g} s") from None
+        return b"".join(parts)
+
+    def _too_large(self) -> Refused:
+        return Refused(413, f"the body is larger than {self._most:,} bytes")
+
+
+def route_of(path: str) -> str:
+    """The name of a path in figures; ids of users and made-up paths are not told apart."""
+    if path in ROUTES:
+        return path
+    return f"{USERS}{{user_id}}" if path.startswith(USERS) else "other"
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+async def _refuse(refused: Refused, send: Send) -> None:
+    """Answer, and end the connection: what is left of the request is not read."""
+    content = json.dumps({"detail": refused.detail}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(content)).encode()),
+        *refused.headers,
+        *CLOSE,
+    ]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

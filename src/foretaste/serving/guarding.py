@@ -1,0 +1,117 @@
+"""A store that may be down: it is asked only while it answers, and found again when it is back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from foretaste.serving.stores import (
+    Event,
+    KeptState,
+    StateChange,
+    StoreError,
+    StoreSize,
+    UserLog,
+    UserStore,
+)
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 1.0
+"""Seconds between two tries to reach a store that is down."""
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class GuardedStore:
+    """A circuit breaker: the call that fails waits for the store's own timeout, the next do not.
+
+    After a failure every call raises ``StoreError`` at once, and a thread of its own asks the
+    store until it answers. Calls may come from several threads.
+    """
+
+    def __init__(self, store: UserStore, failed: Callable[[], None] = lambda: None) -> None:
+        """``failed`` is called for every call that the store did not answer."""
+        self.store = store
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._up = True
+
+    @property
+    def up(self) -> bool:
+        """Whether the last that is known of the store is that it answers."""
+        return self._up
+
+    def append(self, events: Sequence[Event]) -> None:
+        """As of ``UserStore``."""
+        self._call(lambda: self.store.append(events))
+
+    def read(
+        self, users: Sequence[str], fingerprint: str, window: int, limit: int
+    ) -> list[tuple[UserLog, KeptState | None]]:
+        """As of ``UserStore``."""
+        return self._call(lambda: self.store.read(users, fingerprint, window, limit))
+
+    def extend(self, changes: Sequence[StateChange]) -> list[bool]:
+        """As of ``UserStore``."""
+        return self._call(lambda: self.store.extend(changes))
+
+    def forget(self, user: str) -> bool:
+        """As of ``UserStore``."""
+        return self._call(lambda: self.store.forget(user))
+
+    def size(self, user: str) -> StoreSize:
+        """As of ``UserStore``."""
+        return self._call(lambda: self.store.size(user))
+
+    def sweep(self) -> int:
+        """As of ``UserStore``: what has expired."""
+        return self._call(self.store.sweep)
+
+    def item_ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
+        """As of ``UserStore``."""
+        return self._call(lambda: self.store.item_ids(numbers))
+
+    def ping(self) -> None:
+        """As of ``UserStore``."""
+        self._call(self.store.ping)
+
+    def close(self) -> None:
+        """End the search for a lost store, and close it."""
+        self._closed.set()
+        self.store.close()
+
+    def _call(self, ask: Callable[[], Result]) -> Result:
+        if not self._up:
+            raise StoreError(f"{self.store.name}: does not answer; it is asked again shortly")
+        try:
+            return ask()
+        except StoreError as error:
+            self._failed()
+            self._lose(error)
+            raise
+
+    def _lose(self, error: StoreError) -> None:
+        with self._lock:
+            if not self._up or self._closed.is_set():
+                return
+            self._up = False
+        logger.warning("%s; answering without it until it is back", error)
+        threading.Thread(target=self._search, name="store-search", daemon=True).start()
+
+    def _search(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._closed.wait(pause):
+            try:
+                self.store.ping()
+            except StoreError:
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            self._up = True
+            logger.warning("%s: answers again", self.store.name)
+            return

@@ -1,0 +1,108 @@
+"""States are written behind the answers, so that nobody waits for the disk or the network; and
+what has expired is cleared away."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from foretaste.serving.guarding import GuardedStore
+from foretaste.serving.stores import StateChange, StoreError
+
+MOST_BYTES = 64_000_000
+"""Of records that wait to be written. Beyond it they are dropped, and made again when needed."""
+
+TOGETHER = 64
+"""Batches of changes written in one call."""
+
+SWEEP_SECONDS = 3_600.0
+"""Between two searches for states that have expired."""
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper:
+    """A thread that writes changes of states, all that wait in one call."""
+
+    def __init__(self, keep: Callable[[Sequence[StateChange]], None]) -> None:
+        """``keep`` writes changes; it must not raise."""
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._bytes = 0  # of records that wait
+        self._queue: queue.SimpleQueue[Sequence[StateChange] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="keeping", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def put(self, changes: Sequence[StateChange]) -> int:
+        """Have changes written soon. Returns how many were dropped, as too much waits already."""
+        size = _bytes(changes)
+        with self._lock:
+            if self._bytes + size > MOST_BYTES:
+                return len(changes)
+            self._bytes += size
+        self._queue.put(changes)
+        return 0
+
+    def close(self) -> None:
+        """Write what waits and end the thread."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            taken = [self._queue.get()]
+            while taken[-1] is not None and len(taken) < TOGETHER:
+                try:
+                    taken.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            going = taken[-1] is not None
+            changes = [change for part in taken if part is not None for change in part]
+            if changes:
+                self._keep(changes)
+            with self._lock:
+                self._bytes -= _bytes(changes)
+
+
+def _bytes(changes: Sequence[StateChange]) -> int:
+    return sum(change.records.nbytes for change in changes)
+
+
+class Sweeper:
+    """A thread that drops expired states once an hour.
+
+    States of models that are not loaded here stay until they expire: another service may share
+    the store.
+    """
+
+    def __init__(self, store: GuardedStore, seconds: float = SWEEP_SECONDS) -> None:
+        """Nothing happens before ``start``."""
+        self._store, self._seconds = store, seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweeping", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, after a sweep that is under way."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._seconds):
+            try:
+                dropped = self._store.sweep()
+            except StoreError as error:
+                logger.info("not swept: %s", error)
+            else:
+                logger.info("%d expired states dropped", dropped)

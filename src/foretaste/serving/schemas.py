@@ -1,0 +1,222 @@
+"""What goes over the wire. Unknown keys, wrong types and values out of bounds are errors (422)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+)
+
+from foretaste.serving.limits import (
+    EVENTS_AT_ONCE,
+    ID_BYTES,
+    LAST_MILLISECOND,
+    MOST_CANDIDATES,
+    MOST_EVENTS,
+    MOST_ITEMS,
+)
+
+SECONDS_BELOW = 1e11
+"""A time below this is in seconds, from here on in milliseconds: as logs are read."""
+
+
+class Strict(BaseModel):
+    """No key that is not named, no number for a text, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _short(text: str) -> str:
+    size = len(text.encode())
+    if size > ID_BYTES:
+        raise ValueError(f"has {size} bytes of UTF-8; {ID_BYTES} are allowed")
+    return text
+
+
+def _whole(number: object) -> object:
+    """JSON knows one kind of number: 10.0 is a whole one."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
+UserId = Annotated[str, StringConstraints(max_length=ID_BYTES), AfterValidator(_short)]
+ItemId = Annotated[
+    str, StringConstraints(min_length=1, max_length=ID_BYTES), AfterValidator(_short)
+]
+RunName = Annotated[str, StringConstraints(max_length=ID_BYTES)]
+
+
+class NewEvent(Strict):
+    """A user chose an item."""
+
+    user_id: UserId
+    item_id: ItemId
+    timestamp: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=LAST_MILLISECOND,
+            description="Seconds or milliseconds since 1970, told by their size. Now by default.",
+        ),
+    ] = None
+
+    def milliseconds(self, now: int) -> int:
+        """When, in milliseconds since 1970."""
+        if self.timestamp is None:
+            return now
+        return round(self.timestamp * (1_000 if self.timestamp < SECONDS_BELOW else 1))
+
+
+NewEvents = NewEvent | Annotated[list[NewEvent], Field(min_length=1, max_length=EVENTS_AT_ONCE)]
+
+
+class Logged(Strict):
+    """The events are in the log, and stay there whatever happens to the server."""
+
+    accepted: int = Field(description="Events logged.")
+    unknown: list[str] = Field(description="Item ids that no loaded run knows; logged as well.")
+    ms: float = Field(description="Milliseconds in the server.")
+
+
+class Ask(Strict):
+    """Who asks, and for what. Without user and history the list holds what is popular."""
+
+    user_id: Annotated[
+        UserId | None, Field(description="The history is what the log holds of this user.")
+    ] = None
+    history: Annotated[
+        list[ItemId] | None,
+        Field(
+            max_length=MOST_EVENTS,
+            description="Item ids, oldest first. With user_id: used when the log holds nothing "
+            "of the user or cannot be read.",
+        ),
+    ] = None
+    k: Annotated[
+        int,
+        Field(ge=1, le=MOST_ITEMS, description="Length of the list."),
+        BeforeValidator(_whole),
+    ] = 10
+    exclude_seen: Annotated[bool, Field(description="Leave out items of the history.")] = True
+    candidates: Annotated[
+        list[ItemId] | None,
+        Field(
+            min_length=1,
+            max_length=MOST_CANDIDATES,
+            description="Item ids that may be in the list; all by default.",
+        ),
+    ] = None
+    explain: Annotated[bool, Field(description="Say which events the list leans on.")] = False
+    run: Annotated[RunName | None, Field(description="A name of /v1/runs.")] = None
+
+
+class ListedItem(Strict):
+    """One line of a list."""
+
+    item_id: str
+    title: str
+    score: float = Field(description="Comparable within a list only.")
+
+
+class Because(Strict):
+    """What an event of the history does for the list."""
+
+    item_id: str
+    title: str
+    fall: float | None = Field(
+        description="How much the mean score of the listed items falls when the event is left "
+        "out. null when no event would remain."
+    )
+
+
+class Answered(Strict):
+    """A list, and what it was made from."""
+
+    items: list[ListedItem] = Field(description="Best first.")
+    unknown: list[str] = Field(
+        description="Ids of the history and of the candidates that the run does not know."
+    )
+    source: Literal["state", "history", "fallback"] = Field(
+        description="state: from what was kept of the user, and new events; history: computed "
+        "from the whole history; fallback: popular items, as nothing was known."
+    )
+    degraded: bool = Field(description="The store did not answer: the log was not read.")
+    run: str
+    ms: float = Field(description="Milliseconds in the server.")
+    state_bytes: int = Field(description="Bytes that this run keeps of the user, besides the log.")
+    because: list[Because] | None = Field(
+        default=None, description="With explain: the last events, the weightiest first."
+    )
+
+
+class Forgotten(Strict):
+    """Nothing of the user is left."""
+
+    forgotten: bool = Field(description="Whether there was anything.")
+
+
+class FoundItem(Strict):
+    """An item whose title is like what was typed."""
+
+    item_id: str
+    title: str
+    score: float = Field(description="0 (unlike) to 100 (equal).")
+
+
+class Found(Strict):
+    """Items by title, the most alike first."""
+
+    items: list[FoundItem]
+
+
+class RunInfo(Strict):
+    """A loaded run."""
+
+    name: str
+    model: str
+    items: int = Field(description="Size of the catalog.")
+    default: bool = Field(description="Answers requests that name no run.")
+    incremental: bool = Field(description="Keeps a state of every user.")
+    record_bytes: int = Field(description="Bytes kept of an event; 0 without states.")
+    window: int = Field(description="Events of which records are kept; 0 without states.")
+    recall: float = Field(description="Share of exact lists that the index finds; 1: exact.")
+    fingerprint: str = Field(description="Of name, configuration, catalog and weights.")
+    loaded: str = Field(description="When, in ISO 8601.")
+
+
+class Runs(Strict):
+    """Loaded runs, the default one first."""
+
+    runs: list[RunInfo]
+
+
+class Health(Strict):
+    """How the process does."""
+
+    status: Literal["ok", "unready"]
+    reasons: list[str] = Field(default=[], description="What is missing.")
+
+
+class Problem(Strict):
+    """Why a request was not answered."""
+
+    detail: str
+
+
+class WrongField(Strict):
+    """One thing that is wrong with a request."""
+
+    loc: list[str | int] = Field(description="Where.")
+    msg: str = Field(description="What.")
+    type: str
+
+
+class WrongFields(Strict):
+    """All that is wrong with a request."""
+
+    detail: list[WrongField]

@@ -1,0 +1,54 @@
+"""Items by what is typed: whole titles with slips of the finger, and titles typed half."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+import polars as pl
+
+from foretaste.data.catalog import Catalog
+from foretaste.data.titles import TitleIndex, TitleMatch
+
+BEGUN = 90.0
+"""Score of a title in which every typed word begins a word: surer than most mistyped ones."""
+
+
+class TitleSearch:
+    """Looks for titles while they are being typed.
+
+    ``TitleIndex`` compares whole words; here ``incep`` finds Inception as well.
+    """
+
+    def __init__(self, catalog: Catalog, popularity: np.ndarray) -> None:
+        """Index the titles of ``catalog``; of equal matches the more popular item wins."""
+        self._index = TitleIndex(catalog, popularity)
+        self._titles, self._popularity = catalog.titles, popularity
+        self._words = pl.Series([f" {' '.join(_words(title))}" for title in catalog.titles])
+
+    def find(self, typed: str, limit: int) -> list[TitleMatch]:
+        """At most ``limit`` items, the most alike first."""
+        found = {match.item: match for match in self._index.find(typed, limit=limit)}
+        for item in self._begun(_words(typed), limit):
+            if item not in found or found[item].score < BEGUN:
+                found[item] = TitleMatch(typed, item, self._titles[item], BEGUN)
+        matches = found.values()
+        order = sorted(matches, key=lambda one: (-one.score, -self._popularity[one.item], one.item))
+        return order[:limit]
+
+    def _begun(self, words: list[str], limit: int) -> list[int]:
+        """The most popular items with a word that begins so for each of ``words``."""
+        if not words:
+            return []
+        fits = np.ones(len(self._words), bool)
+        for word in set(words):
+            fits &= self._words.str.contains(f" {word}", literal=True).to_numpy()
+        items = np.flatnonzero(fits)
+        return items[np.argsort(-self._popularity[items], kind="stable")][:limit].tolist()
+
+
+def _words(text: str) -> list[str]:
+    """Lower case, without accents and punctuation."""
+    folded = unicodedata.normalize("NFKD", text.casefold())
+    return re.findall(r"\w+", "".join(one for one in folded if not unicodedata.combining(one)))

@@ -1,0 +1,23 @@
+"""What the service keeps of every user: the log of events, and states derived from it."""
+
+from foretaste.serving.stores.base import (
+    Event,
+    KeptState,
+    StateChange,
+    StoreError,
+    StoreSize,
+    UserLog,
+    UserStore,
+)
+from foretaste.serving.stores.opening import open_store
+
+__all__ = [
+    "Event",
+    "KeptState",
+    "StateChange",
+    "StoreError",
+    "StoreSize",
+    "UserLog",
+    "UserStore",
+    "open_store",
+]

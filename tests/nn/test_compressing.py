@@ -1,0 +1,81 @@
+"""Collective attention begun from full attention: what it must give again, exactly or nearly."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from foretaste.nn.attention import WindowedAttention
+from foretaste.nn.compressing import begin_collective, k_means
+from foretaste.nn.key_values import CollectiveConfig, key_values
+
+DIM, HEADS, WINDOW = 12, 3, 8
+
+
+def attention(**config: Any) -> WindowedAttention:
+    kind = "collective" if config else "full"
+    made = key_values(DIM, HEADS, kind, CollectiveConfig(**config))
+    return WindowedAttention(DIM, HEADS, WINDOW, made).eval()
+
+
+def full_and_events() -> tuple[WindowedAttention, torch.Tensor]:
+    torch.manual_seed(0)
+    full = attention()
+    for parameter in full.parameters():
+        parameter.data += 0.4 * torch.randn_like(parameter)
+    return full, torch.randn(5, 8, DIM)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({"user_dim": DIM, "pool_size": 0, "user_type": "fp32"}, id="all kept"),
+        pytest.param({"user_dim": 0, "pool_size": 40}, id="an entry for every event"),
+        pytest.param({"user_dim": 6, "pool_size": 40, "user_type": "fp32"}, id="both"),
+    ],
+)
+@torch.no_grad()
+def test_where_nothing_is_lost_it_is_the_same_attention(config: dict[str, Any]):
+    full, x = full_and_events()
+    made = attention(**config)
+    begin_collective(made, full, x.flatten(0, 1), seed=0)
+    torch.testing.assert_close(made(x), full(x), rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_eight_bits_lose_little():
+    full, x = full_and_events()
+    made = attention(user_dim=DIM, pool_size=0, user_type="int8")
+    begin_collective(made, full, x.flatten(0, 1), seed=0)
+    assert (made(x) - full(x)).std() < 0.1 * full(x).std()
+
+
+@torch.no_grad()
+def test_more_bytes_lose_less_and_gates_begin_open():
+    full, x = full_and_events()
+    lost = []
+    for config in (
+        {"user_dim": 0, "pool_size": 2},
+        {"user_dim": 0, "pool_size": 8},
+        {"user_dim": 3, "pool_size": 8, "user_type": "fp32"},
+        {"user_dim": 6, "pool_size": 16, "user_type": "fp32"},
+    ):
+        made = attention(**config)
+        begin_collective(made, full, x.flatten(0, 1), seed=0)
+        lost.append(float((made(x) - full(x)).square().mean()))
+        hard = made(x)
+        made.key_values.gated = True  # type: ignore[assignment]
+        assert (made(x) - hard).std() < 0.2 * hard.std()
+    assert lost == sorted(lost, reverse=True)
+
+
+def test_k_means_finds_what_is_apart_and_leaves_no_centre_empty():
+    torch.manual_seed(1)
+    places = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
+    vectors = (places[:, None] + 0.1 * torch.randn(4, 50, 2)).flatten(0, 1)
+    for seed in range(5):
+        centres = k_means(vectors, 4, seed)
+        assert (torch.cdist(places, centres).amin(1) < 0.2).sum() >= 3
+        assert torch.equal(centres, k_means(vectors, 4, seed))
+        nearest = torch.cdist(vectors, centres).argmin(1)
+        assert len(nearest.unique()) == 4

@@ -1,0 +1,119 @@
+"""A store that goes away and comes back: a real Redis, stopped, held up and restarted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from foretaste.serving.guarding import GuardedStore
+from foretaste.serving.keeping import Keeper, Sweeper
+from foretaste.serving.stores import Event, StoreError, open_store
+
+from .stores.redis_server import RedisServer
+
+
+@pytest.fixture
+def redis(tmp_path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always")
+    server.start()
+    yield server
+    server.kill()
+
+
+def until(holds, seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_dead_store_costs_nothing_after_the_first_call_and_is_found_again(redis):
+    failures: list[int] = []
+    guard = GuardedStore(open_store(redis.url), failed=lambda: failures.append(1))
+    guard.append([Event("ann", "i01", 1)])
+    redis.kill()
+    with pytest.raises(StoreError):
+        guard.read(["ann"], "", 1, 10)
+    assert not guard.up and len(failures) == 1
+    begin = time.perf_counter()
+    for _ in range(200):
+        for call in (lambda: guard.read(["ann"], "", 1, 10), guard.ping, lambda: guard.forget("a")):
+            with pytest.raises(StoreError, match="does not answer"):
+                call()
+    assert time.perf_counter() - begin < 1.0
+    assert len(failures) == 1
+    redis.start()
+    until(lambda: guard.up)
+    log, _ = guard.read(["ann"], "", 1, 10)[0]
+    assert guard.item_ids(log.items) == ["i01"]
+    guard.close()
+
+
+def test_a_store_that_hangs_is_left_alone_after_one_timeout(redis):
+    guard = GuardedStore(open_store(redis.url, timeout=0.3))
+    guard.ping()
+    redis.pause()
+    begin = time.perf_counter()
+    for _ in range(20):
+        with pytest.raises(StoreError):
+            guard.append([Event("ann", "i01", 1)])
+    assert time.perf_counter() - begin < 3  # not 20 timeouts
+    redis.go_on()
+    until(lambda: guard.up)
+    guard.append([Event("ann", "i02", 2)])
+    guard.close()
+
+
+def test_closing_ends_the_search(redis):
+    guard = GuardedStore(open_store(redis.url))
+    redis.kill()
+    with pytest.raises(StoreError):
+        guard.ping()
+    guard.close()
+    redis.start()
+    time.sleep(0.3)
+    assert not guard.up
+
+
+def test_the_keeper_writes_all_that_waits_and_no_more_than_fits(monkeypatch):
+    import numpy as np
+
+    from foretaste.serving import keeping
+    from foretaste.serving.stores import StateChange
+
+    monkeypatch.setattr(keeping, "MOST_BYTES", 1_000)
+    written: list[str] = []
+    keeper = Keeper(lambda changes: written.extend(change.user for change in changes))
+    changes = [
+        StateChange(f"u{number}", "f", 0, 1, np.zeros((1, 100), np.uint8), 5, True)
+        for number in range(25)
+    ]
+    for first in range(0, 10, 5):
+        assert keeper.put(changes[first : first + 5]) == 0  # the thread has not begun
+    assert keeper.put(changes[10:25]) == 15
+    keeper.start()
+    until(lambda: keeper.put(changes[24:]) == 0)
+    keeper.close()
+    assert written == [*(f"u{number}" for number in range(10)), "u24"]
+
+
+def test_expired_states_are_swept(tmp_path):
+    import numpy as np
+
+    from foretaste.serving.stores import StateChange
+
+    store = open_store(f"lmdb:{tmp_path / 'store'}", ttl=0.05)
+    guard = GuardedStore(store)
+    guard.append([Event("ann", "i01", 1)])
+    records = np.zeros((1, 5_000), np.uint8)
+    assert guard.extend([StateChange("ann", "f", 0, 1, records, 5, True)]) == [True]
+    held = guard.size("ann")
+    assert held.state_bytes > 5_000
+    sweeper = Sweeper(guard, seconds=0.02)
+    sweeper.start()
+    until(lambda: guard.size("ann").state_bytes == 0)
+    assert guard.size("ann").log_bytes == held.log_bytes
+    sweeper.close()
+    guard.close()

@@ -1,0 +1,158 @@
+"""Under load: a newer run takes over, too much is shed, and the end is graceful."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from foretaste.serving.app import build_app
+from foretaste.serving.models import FILES, load_run
+from foretaste.serving.service import Service
+from foretaste.serving.settings import Settings
+from foretaste.serving.stores import open_store
+
+from .server_process import Server
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Askers:
+    """Threads that ask without a pause, and count what they were told."""
+
+    def __init__(self, url: str, threads: int = 4) -> None:
+        self.told: Counter[object] = Counter()
+        self._url, self._stopped = url, threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, number: int) -> None:
+        user = f"asker {number}"
+        with httpx.Client(base_url=self._url, timeout=30) as client:
+            while not self._stopped.is_set():
+                try:
+                    client.post("/v1/events", json={"user_id": user, "item_id": f"i{number:02}"})
+                    body = {"user_id": user, "k": 3}
+                    self.told[client.post("/v1/recommendations", json=body).status_code] += 1
+                except httpx.TransportError as error:
+                    self.told[type(error).__name__] += 1
+
+    def stop(self) -> Counter[object]:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(30)
+        return self.told
+
+
+def fingerprint(server: Server) -> str:
+    return server.client.get("/v1/runs").json()["runs"][0]["fingerprint"]
+
+
+@pytest.mark.slow
+def test_a_newer_run_takes_over_without_a_failed_request(write_run, tmp_path):
+    served: Path = write_run(tmp_path / "served", "sasrec")
+    newer: Path = write_run(tmp_path / "newer", "sasrec", seed=4)
+    old = load_run("x", served)
+    new = load_run("x", newer)
+    assert old.fingerprint != new.fingerprint
+    options = ["--store", "memory", "--set", "serve.watch_seconds=0.1"]
+    with Server([served], *options, log=tmp_path / "log") as server:
+        server.log_events(("ann", "i01"), ("ann", "i02"))
+        until(lambda: server.recommend(user_id="ann")["source"] == "state")
+        askers = Askers(server.url)
+        try:
+            # Written by halves, slowly: what is there meanwhile is not a model.
+            whole = (newer / "weights.safetensors").read_bytes()
+            (served / "weights.safetensors").write_bytes(whole[: len(whole) // 2])
+            time.sleep(0.5)
+            assert fingerprint(server) == old.fingerprint
+            for name in FILES:
+                shutil.copy(newer / name, served / f"{name}.partial")
+                (served / f"{name}.partial").replace(served / name)
+            until(lambda: fingerprint(server) == new.fingerprint)
+            # The folder is gone for a moment, and another run is put in its place.
+            shutil.move(served, tmp_path / "away")
+            time.sleep(0.3)
+            assert fingerprint(server) == new.fingerprint
+            shutil.move(write_run(tmp_path / "third", "sasrec", seed=5), served)
+            until(lambda: fingerprint(server) not in (old.fingerprint, new.fingerprint))
+        finally:
+            told = askers.stop()
+        assert set(told) == {200} and told[200] > 20
+        answer = server.recommend(user_id="ann")
+        assert answer["source"] in ("history", "state")  # never the old model's state
+        third = load_run("x", served)
+        expected = third.recommender.recommend([["i01", "i02"]], 10)[0]
+        found = [line["score"] for line in answer["items"]]
+        assert found == pytest.approx([line.score for line in expected], rel=1e-3, abs=1e-4)
+        assert server.figure("foretaste_reloads_total", run="served") == 2
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_too_much_is_shed_and_what_was_accepted_is_finished(run_folder, tmp_path):
+    options = ["--set", "serve.waiting=4", "--set", "serve.batch=1", "--store", "memory"]
+    with Server([run_folder("sasrec")], *options, log=tmp_path / "log") as server:
+        history = [f"i{place % 30:02}" for place in range(10_000)]
+        heavy = {"history": history, "explain": True, "exclude_seen": False}
+        with (
+            httpx.Client(base_url=server.url, timeout=60) as client,
+            ThreadPoolExecutor(32) as pool,
+        ):
+
+            def ask(asked: dict) -> httpx.Response:
+                return client.post("/v1/recommendations", json=asked)
+
+            told = list(pool.map(ask, [heavy] * 120))
+            codes = Counter(response.status_code for response in told)
+            assert set(codes) == {200, 429}, codes
+            refused = next(one for one in told if one.status_code == 429)
+            assert refused.headers["retry-after"] == "1"
+            assert server.recommend(history=["i01"])["items"]
+            assert server.figure("foretaste_shed_requests_total", why="overload") == codes[429]
+
+            # The end: what was accepted is answered, what comes later is not taken.
+            waiting = [pool.submit(ask, heavy) for _ in range(4)]
+            until(lambda: server.figure("foretaste_waiting_requests") >= 1)
+            server.process.terminate()
+            finished = Counter(
+                one.result().status_code for one in waiting if one.exception() is None
+            )
+            assert set(finished) <= {200, 429} and finished[200] >= 1
+            assert server.process.wait(60) == 0
+            with pytest.raises(httpx.TransportError):
+                ask(heavy)
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_what_takes_too_long_is_503(run_folder):
+    settings = Settings.build({"runs": ["x"], "store": "memory", "seconds": 1e-6})
+    service = Service(settings, [load_run("ease", run_folder("ease"))], open_store("memory"))
+    app = build_app(service)
+
+    async def ask() -> tuple[httpx.Response, bytes]:
+        transport = httpx.ASGITransport(app=app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://x")
+        async with app.router.lifespan_context(app), client:
+            response = await client.post("/v1/recommendations", json={"history": ["i01"]})
+            return response, (await client.get("/metrics")).content
+
+    response, figures = asyncio.run(ask())
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert "too long" in response.json()["detail"]
+    assert b'foretaste_shed_requests_total{why="deadline"} 1.0' in figures

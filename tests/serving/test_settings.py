@@ -1,0 +1,70 @@
+"""Settings are checked before anything is loaded, and reach worker processes whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from foretaste.errors import InputError
+from foretaste.serving.settings import Settings, same_token
+
+
+def test_the_default_store_lies_beside_the_first_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.build({"runs": ("runs/sasrec/", "runs/ease")})
+    assert settings.store_url == f"lmdb:{tmp_path / 'runs' / 'sasrec.store'}"
+    assert Settings.build({"runs": ("a",), "store": "memory"}).store_url == "memory"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"prot": 80}, "serve.prot.*Fields are.*port"),
+        ({"port": 70_000}, 'serve.port = "70000"'),
+        ({"workers": 0}, "serve.workers"),
+        ({"seconds": 0}, "serve.seconds"),
+        ({"batch": "many"}, "serve.batch"),
+        ({"store": "memory", "workers": 2}, "users of its own"),
+    ],
+)
+def test_wrong_settings_are_said(values, said):
+    with pytest.raises(InputError, match=said):
+        Settings.build({"runs": ("a",), **values})
+    with pytest.raises(InputError, match="serve.runs"):
+        Settings.build({"runs": ()})
+
+
+def test_they_cross_to_workers(monkeypatch):
+    settings = Settings.build(
+        {"runs": ("a b", "ünï"), "ttl": None, "token_file": "t", "waiting": 7, "watch": False}
+    )
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environment() == settings
+    assert settings.runs == (Path("a b"), Path("ünï"))
+
+
+def test_the_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("FORETASTE_TOKEN", raising=False)
+    assert Settings.build({"runs": ("a",)}).token() is None
+    monkeypatch.setenv("FORETASTE_TOKEN", "from outside")
+    assert Settings.build({"runs": ("a",)}).token() == "from outside"
+    file = tmp_path / "token"
+    settings = Settings.build({"runs": ("a",), "token_file": file})
+    with pytest.raises(InputError, match="cannot read the token"):
+        settings.token()
+    file.write_text(" \n")
+    with pytest.raises(InputError, match="is empty"):
+        settings.token()
+    file.write_text("sëcret\n", encoding="utf-8")
+    assert settings.token() == "sëcret"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="UTF-8"):
+        settings.token()
+
+
+def test_tokens_are_compared_as_bytes():
+    assert same_token("sëcret".encode(), "sëcret")
+    assert not same_token(b"secret", "sëcret")
+    assert not same_token(b"", "x")
