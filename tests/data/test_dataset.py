@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -97,3 +99,41 @@ def test_ties_are_stable_in_a_long_log() -> None:
     for user, items in zip(data.users, data.sequences, strict=True):
         expected = [item for time in (0, 1) for u, item, t in rows if (u, t) == (user, time)]
         assert data.catalog.frame["item_id"].gather(items.astype(int)).to_list() == expected
+
+
+def rated(rows: list[tuple[str, str, int, float | None]]) -> Dataset:
+    log = interactions([row[:3] for row in rows])
+    ratings = pl.Series("rating", [row[3] for row in rows], dtype=pl.Float64)
+    return Dataset.from_interactions(replace(log, frame=log.frame.with_columns(ratings)))
+
+
+RATINGS = [4.0, 2.5, None, 1.0, 5.0]
+
+
+def test_ratings_stay_beside_their_events() -> None:
+    data = rated([(*event, rating) for event, rating in zip(LOG, RATINGS, strict=True)])
+    assert data.ratings is not None
+    assert data.ratings.dtype == np.float32
+    # u1: c at 3, b at 9; u10: c at 2; u2: a at 1, b at 5.
+    np.testing.assert_array_equal(data.ratings, [2.5, 1.0, 5.0, np.nan, 4.0])
+
+
+def test_ratings_do_not_change_the_rest() -> None:
+    data = rated([(*event, rating) for event, rating in zip(LOG, RATINGS, strict=True)])
+    bare = dataset(LOG)
+    assert bare.ratings is None
+    assert data.fingerprint == bare.fingerprint
+    assert data.sequences.items.tolist() == bare.sequences.items.tolist()
+
+
+@given(st.permutations(list(zip(LOG, RATINGS, strict=True))))
+@settings(max_examples=20, deadline=None)
+def test_ratings_do_not_depend_on_the_order_of_rows(rows: list) -> None:
+    data = rated([(*event, rating) for event, rating in rows])
+    np.testing.assert_array_equal(data.ratings, np.array([2.5, 1.0, 5.0, np.nan, 4.0], np.float32))
+
+
+def test_ratings_of_a_log_without_any_are_all_missing() -> None:
+    data = rated([(*event, None) for event in LOG])
+    assert data.ratings is not None
+    assert np.isnan(data.ratings).all()

@@ -30,6 +30,9 @@ class Dataset:
         has_time: False when the log gave only an order, so no global point in time exists.
         notes: what reading changed or left out, one line each.
         k_core: the k of a k-core filter that was applied to the whole log, 0 for none.
+        ratings: float32 ``[events]`` in the order of ``sequences.items``, NaN where an event has
+            none; None when the log has none. Not part of the fingerprint, which tells logs apart
+            by who met what and when.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Dataset:
     has_time: bool = True
     notes: tuple[str, ...] = ()
     k_core: int = 0
+    ratings: np.ndarray | None = None
 
     @classmethod
     def from_interactions(
@@ -56,7 +60,10 @@ class Dataset:
                 "Give a log with at least two."
             )
         users, items = _sorted_unique(frame["user_id"]), _sorted_unique(frame["item_id"])
-        numbered = frame.select(_numbers("user_id", users), _numbers("item_id", items), "timestamp")
+        rated = [pl.col("rating").cast(pl.Float32)] if "rating" in frame.columns else []
+        numbered = frame.select(
+            _numbers("user_id", users), _numbers("item_id", items), "timestamp", *rated
+        )
         # Two stable sorts by one column each take a third of the time of one by both.
         numbered = numbered.sort("timestamp", maintain_order=True)
         numbered = numbered.sort("user_id", maintain_order=True)
@@ -75,6 +82,8 @@ class Dataset:
             interactions.has_time,
             (f"columns: {interactions.columns}", *interactions.notes),
             k_core,
+            # Nulls become NaN.
+            numbered["rating"].to_numpy() if rated else None,
         )
 
     @cached_property

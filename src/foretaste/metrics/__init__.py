@@ -1,6 +1,17 @@
-"""Numbers from ranks: accuracy, what lists do beyond it, how sure a mean is, and for whom."""
+"""Numbers from ranks and clicks: accuracy, what lists do beyond it, how sure, and for whom."""
 
 from foretaste.metrics.beyond import ListMetrics, gini
+from foretaste.metrics.clicks import (
+    ClickFigures,
+    GroupedAUC,
+    UserClicks,
+    auc,
+    auc_difference,
+    click_figures,
+    gauc,
+    log_loss,
+    user_clicks,
+)
 from foretaste.metrics.intervals import (
     Interval,
     PairedDifference,
@@ -14,19 +25,28 @@ from foretaste.metrics.slices import head_items, item_slices, user_slices
 
 __all__ = [
     "RANKING_METRICS",
+    "ClickFigures",
+    "GroupedAUC",
     "Interval",
     "ListMetrics",
     "PairedDifference",
     "RankingMetric",
     "TargetPositions",
+    "UserClicks",
+    "auc",
+    "auc_difference",
     "bootstrap_mean",
+    "click_figures",
+    "gauc",
     "gini",
     "head_items",
     "holm",
     "item_slices",
+    "log_loss",
     "paired_difference",
     "parse_metric",
     "query_metrics",
     "target_positions",
+    "user_clicks",
     "user_slices",
 ]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from foretaste.data.batches import Batch, training_batches
+from foretaste.data.batches import training_batches
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
@@ -21,8 +20,58 @@ from foretaste.recommenders.core.checkpoint import TrainingState, load_checkpoin
 from foretaste.recommenders.core.results import Epoch, FitReport
 from foretaste.recommenders.core.train_config import TrainConfig
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 HALF_FROM_ITEMS = 5_000
 """Catalog size from which products in bfloat16 are faster than in float32 on a CPU."""
+
+
+class AnyBatch(Protocol):
+    """A named tuple of arrays with a row for each sequence, or None for what is unknown."""
+
+    @property
+    def tokens(self) -> int:
+        """Targets in the batch: what the sum of losses is divided by."""
+        ...
+
+
+class Pass(Protocol):
+    """The batches of one epoch, each made when it is reached."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[AnyBatch]: ...
+
+
+class TrainingData(Protocol):
+    """What a network learns from, where that is not the next item of sequences."""
+
+    def batches(self, rng: np.random.Generator) -> Pass:
+        """Those of one epoch; nothing but ``rng`` may make them differ from another's."""
+        ...
+
+
+@dataclass(frozen=True)
+class NextItems:
+    """Windows of sequences in which every event asks for the next item."""
+
+    sequences: Sequences
+    length: int
+    config: TrainConfig
+
+    def __post_init__(self) -> None:
+        """Refuses data that holds no next item."""
+        if not (self.sequences.lengths > 1).any():
+            raise InputError(
+                "no user has two events in train, so there is no next item to learn. "
+                "Use a model that needs no order, such as popularity."
+            )
+
+    def batches(self, rng: np.random.Generator) -> Pass:
+        """See ``TrainingData``."""
+        every, budget = self.config.windows == "every", self.config.batch_tokens
+        return training_batches(self.sequences, self.length, budget, rng, every=every)
 
 
 @dataclass(frozen=True)
@@ -30,7 +79,7 @@ class Objective:
     """What is trained.
 
     Attributes:
-        loss: a module whose ``forward(batch, half)`` gives the sum of the losses of a ``Batch``;
+        loss: a module whose ``forward(batch, half)`` gives the sum of the losses of a batch;
             ``half`` asks for catalog products in bfloat16. It holds all that has parameters.
         network: the part of ``loss`` whose weights are kept.
         validate: the validation metric of the network as it stands; None without validation.
@@ -46,7 +95,7 @@ class Objective:
 
 
 class Trainer:
-    """Trains one objective on one set of sequences.
+    """Trains one objective on one set of sequences, or on data that makes its own batches.
 
     With ``run.folder`` a checkpoint is written after every epoch, and a run that was cut off goes
     on from it: random choices depend on the seed and the epoch only, so the same data and
@@ -55,19 +104,20 @@ class Trainer:
     """
 
     def __init__(
-        self, objective: Objective, sequences: Sequences, config: TrainConfig, run: RunContext
+        self,
+        objective: Objective,
+        data: Sequences | TrainingData,
+        config: TrainConfig,
+        run: RunContext,
     ) -> None:
         """Nothing happens yet.
 
         Raises:
             InputError: when no user has two training events.
         """
-        if not (sequences.lengths > 1).any():
-            raise InputError(
-                "no user has two events in train, so there is no next item to learn. "
-                "Use a model that needs no order, such as popularity."
-            )
-        self.objective, self.sequences = objective, sequences
+        if isinstance(data, Sequences):
+            data = NextItems(data, objective.length, config)
+        self.objective, self.data = objective, data
         self.config, self.run = config, run
         self.state = TrainingState()
 
@@ -138,10 +188,7 @@ class Trainer:
     def learn(self, rng: np.random.Generator) -> tuple[float, int]:
         """One pass over the data after ``prepare``: the mean loss and the number of targets."""
         config = self.config
-        every = config.windows == "every"
-        batches = training_batches(
-            self.sequences, self.objective.length, config.batch_tokens, rng, every=every
-        )
+        batches = self.data.batches(rng)
         half = _half(self.run, self.objective.items, self.fabric)
         self.loss.train()
         total = torch.zeros((), device=self.fabric.device)
@@ -200,6 +247,8 @@ class Trainer:
 
 
 def _fabric(run: RunContext) -> Fabric:
+    from lightning_fabric import Fabric  # two seconds that a server need not wait for
+
     accelerated = run.device in ("auto", "cuda") and torch.cuda.is_available()
     if run.device == "cuda" and not accelerated:
         raise InputError("--device cuda: no CUDA device is here. Choose cpu or auto.")
@@ -230,15 +279,9 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
-def _share(batch: Batch, fabric: Fabric) -> Batch:
+def _share(batch: Any, fabric: Fabric) -> Any:
     """This process's part of a batch, every n-th sequence; of a tiny batch maybe none."""
     if fabric.world_size == 1:
         return batch
     mine = slice(fabric.global_rank, None, fabric.world_size)
-    return batch._replace(
-        items=batch.items[mine],
-        targets=None if batch.targets is None else batch.targets[mine],
-        lengths=batch.lengths[mine],
-        times=None if batch.times is None else batch.times[mine],
-        rows=batch.rows[mine],
-    )
+    return batch._make(None if part is None else part[mine] for part in batch)
