@@ -58,9 +58,7 @@ def begin_collective(to: WindowedAttention, full: WindowedAttention, x: Tensor, 
     made, whole = to.key_values, full.key_values
     assert isinstance(made, CollectiveKeyValues) and isinstance(whole, FullKeyValues)
     weights = whole.project.weight.chunk(2), whole.project.bias.chunk(2)
-    key, value = (
-        _part(weight, bias, x, made, seed) for weight, bias in zip(*weights, strict=True)
-    )
+    key, value = (_part(weight, bias, x, made, seed) for weight, bias in zip(*weights, strict=True))
     for name, parts in (
         ("user", [(part.own_weight, part.own_bias) for part in (key, value)]),
         ("router", [(part.route_weight, part.route_bias) for part in (key, value)]),

@@ -1,0 +1,378 @@
+"""Rankers, the third shape of recommender: a number for each given candidate.
+
+A scorer knows a history before it knows the candidate; here the candidate asks the history. Trained
+on impressions (``fit_clicks``), or on the events of a split with sampled negatives (``fit``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foretaste.data.batches import query_batches
+from foretaste.data.click_batches import ClickBatch, ClickBatches, click_batches
+from foretaste.data.clicks import ClickTask, Impressions, rating_levels, with_negatives
+from foretaste.data.negatives import Negatives
+from foretaste.data.sequences import Sequences, offsets_of
+from foretaste.data.split import Split
+from foretaste.errors import InputError
+from foretaste.metrics import auc, gauc, log_loss, user_clicks
+from foretaste.nn.key_values import penalty_of
+from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
+from foretaste.recommenders.core.ranker_config import RankerConfig
+from foretaste.recommenders.core.ranker_network import History, RankerNetwork
+from foretaste.recommenders.core.ranking import rank_queries
+from foretaste.recommenders.core.results import FitReport
+from foretaste.recommenders.core.sequence import _some
+from foretaste.recommenders.core.training import Objective, Trainer, TrainingData
+
+TOKENS_WHEN_ASKED = 4_096
+"""Events encoded at a time when scoring."""
+
+PAIRS_AT_ONCE = 2_000_000
+"""Numbers of the widest layer that are held at a time when scoring (8 MB)."""
+
+
+PRIOR = 5
+"""Impressions that stand for what is not known of an item's own rate of clicks."""
+
+
+class ClickLoss(nn.Module):
+    """The sum of the cross-entropies of clicks."""
+
+    def __init__(self, network: RankerNetwork) -> None:
+        """``network`` gives the logits."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: ClickBatch, half: bool) -> Tensor:
+        """A scalar. ``half`` is of no matter: no product is over the catalog."""
+        del half
+        device = self.network.items.weight.device
+        logits = self.network(*_tensors(batch, device))  # [B, C]
+        labels = torch.from_numpy(batch.labels).to(device)
+        asked = torch.from_numpy(batch.index >= 0).to(device)
+        losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+        loss = (losses * asked).sum()
+        penalty = penalty_of(self.network)
+        return loss if penalty is None else loss + batch.tokens * penalty
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """The impressions of a task as training data."""
+
+    events: Sequences
+    levels: np.ndarray | None
+    impressions: Impressions
+    length: int
+    budget: int
+
+    def batches(self, rng: np.random.Generator) -> ClickBatches:
+        """See ``TrainingData``."""
+        return click_batches(
+            self.events, self.levels, self.impressions, self.length, self.budget, rng
+        )
+
+
+@dataclass(frozen=True)
+class SampledClicks:
+    """Events as clicks, with negatives that are drawn anew for every epoch."""
+
+    events: Sequences
+    clicks: Impressions
+    sampler: Negatives
+    config: RankerConfig
+
+    def batches(self, rng: np.random.Generator) -> ClickBatches:
+        """See ``TrainingData``."""
+        shown, _ = with_negatives(self.clicks, self.sampler, self.config.negatives, rng)
+        budget = self.config.train.batch_tokens
+        return click_batches(self.events, None, shown, self.config.max_length, budget, rng)
+
+
+class Ranker(Recommender):
+    """A model whose network judges pairs of a history and a candidate.
+
+    ``recommend`` asks it for the whole catalog, so it answers like any recommender; ``rank`` asks
+    it for given candidates.
+    """
+
+    Config: ClassVar[type[ModelConfig]] = RankerConfig
+    network: RankerNetwork
+    rating_values: np.ndarray = np.zeros(0, np.float32)
+    """The different ratings of the task it was trained on, ascending; empty without ratings."""
+
+    @abstractmethod
+    def _network(self, items: int, levels: int) -> RankerNetwork:
+        """A fresh network for a catalog of this size and this many different ratings."""
+
+    def rank(
+        self,
+        histories: Sequences | Sequence[Sequence[str]],
+        candidates: Sequence[Sequence[str]],
+        *,
+        ratings: Sequence[Sequence[float]] | None = None,
+    ) -> list[np.ndarray]:
+        """The probability that each candidate is chosen, given the history.
+
+        Args:
+            histories: as of ``recommend``; an empty one is answered by what most choose.
+            candidates: item ids, a list for each history. An id outside the catalog is judged as
+                an item of which nothing is known.
+            ratings: of the events of ``histories``, NaN where there is none; of use to a model
+                trained on ratings.
+
+        Returns:
+            For each history float64 ``[candidates]``, in the order given.
+
+        Raises:
+            InputError: when the model is not fitted, or lengths differ.
+        """
+        catalog = self._fitted_catalog()
+        if isinstance(candidates, str) or any(isinstance(one, str) for one in candidates):
+            raise InputError("candidates must be a list of lists of item ids, one for each query.")
+        known, levels = self._with_levels(histories, ratings)
+        if len(candidates) != len(known):
+            raise InputError(
+                f"candidates has {len(candidates)} lists for {len(known)} histories. "
+                "Give one for each."
+            )
+        flat = [str(item) for one in candidates for item in one]
+        count = np.array([len(one) for one in candidates], np.int64)
+        rows = np.repeat(np.arange(len(known)), count)
+        asked = Impressions(
+            rows.astype(np.int32),
+            known.lengths[rows].astype(np.int32),
+            catalog.numbers(flat).astype(np.int32),
+            np.zeros(len(flat), bool),
+            np.zeros(len(flat), np.int64),
+        )
+        found = self._probabilities(known, levels, asked)
+        return np.split(found, np.cumsum(count)[:-1]) if len(count) else []
+
+    def click_probabilities(self, task: ClickTask, impressions: Impressions) -> np.ndarray:
+        """The probability of a click for each impression of a task, float64 ``[impressions]``.
+
+        Raises:
+            InputError: when the model is not fitted, or was fitted on another catalog.
+        """
+        catalog = self._fitted_catalog()
+        if len(catalog) != len(task.catalog) or catalog.item_ids != task.catalog.item_ids:
+            raise InputError(
+                f"this {self.name} knows another catalog ({len(catalog):,} items) than the task "
+                f"({len(task.catalog):,}). Fit it on the task."
+            )
+        return self._probabilities(task.events, task.levels, impressions)
+
+    def fit_clicks(self, task: ClickTask, run: RunContext | None = None) -> FitReport:
+        """Learn from the impressions of ``task.train``; stop early by those of ``task.valid``.
+
+        Raises:
+            InputError: when train or valid has one label only, or no user of valid has both and
+                ``click_metric`` is ``gauc``.
+        """
+        config: RankerConfig = self.config
+        _refuse_one_label(task, config.click_metric)
+        self.catalog, self.popularity = task.catalog, task.popularity
+        self.rating_values = task.rating_values if task.levels is not None else np.zeros(0, "f4")
+
+        def validate() -> float:
+            found = self.click_probabilities(task, task.valid)
+            return _click_metric(task.valid, found, config.click_metric)
+
+        budget = config.train.batch_tokens
+        data = Clicks(task.events, task.levels, task.train, config.max_length, budget)
+        # Of what stops a training, more is better.
+        name = "-log_loss" if config.click_metric == "log_loss" else config.click_metric
+        shown = np.bincount(task.train.items, minlength=len(task.catalog))
+        try:
+            checked = validate if len(task.valid) else None
+            return self._train(data, checked, name, run or RunContext(), task.popularity, shown)
+        except BaseException:
+            self.catalog = None  # half a model must not answer
+            raise
+
+    def _fit(self, split: Split, run: RunContext) -> FitReport:
+        config: RankerConfig = self.config
+        self.rating_values = np.zeros(0, np.float32)
+        clicks = _after_the_first(split.train)
+        if not len(clicks):
+            raise InputError(
+                "no user has two events in train, so no event has a history to learn from. "
+                "Use a model that needs none, such as popularity."
+            )
+        asked = _some(split.valid, config.train.validate_queries, run.seed)
+        metric = config.train.metric
+
+        def validate() -> float:
+            answers = rank_queries(self, asked, [metric])
+            return float(answers.metrics[metric].mean())
+
+        data = SampledClicks(split.train, clicks, Negatives(split.train, split.popularity), config)
+        clicked = np.bincount(clicks.items, minlength=split.items)
+        shown = clicked + len(clicks) * config.negatives / split.items  # as is expected
+        checked = validate if len(asked) else None
+        return self._train(data, checked, metric, run, clicked, shown)
+
+    def _train(
+        self,
+        data: TrainingData,
+        validate: Callable[[], float] | None,
+        metric: str,
+        run: RunContext,
+        clicked: np.ndarray,
+        shown: np.ndarray,
+    ) -> FitReport:
+        """``clicked`` and ``shown`` ``[items]`` count the impressions to learn from."""
+        config: RankerConfig = self.config
+        torch.manual_seed(run.seed)
+        items = len(self._fitted_catalog())
+        self.network = self._network(items, len(self.rating_values))
+        trust = shown / np.maximum(shown + config.shrink, 1)
+        self.network.trust[:items] = torch.from_numpy(trust)
+        self.network.often.data[:items] = torch.from_numpy(_log_odds(clicked, shown))
+        objective = Objective(
+            ClickLoss(self.network), self.network, validate, config.max_length, items
+        )
+        train = config.train.model_copy(update={"metric": metric})
+        return Trainer(objective, data, train, run).fit()
+
+    @torch.no_grad()
+    def _score(self, histories: Sequences) -> Tensor:
+        network, config = self.network.eval(), self.config
+        device, items = network.items.weight.device, len(self.popularity)
+        scores = torch.empty(len(histories), items, device=device)
+        for batch in query_batches(histories, config.max_length, TOKENS_WHEN_ASKED):
+            history = History(
+                torch.from_numpy(batch.items).to(device),
+                None,
+                torch.from_numpy(batch.lengths).to(device).long(),
+            )
+            memory, ends = network.remember(history), history.lengths[:, None]
+            width = max(config.heads * batch.items.shape[1], config.hidden, config.dim)
+            block = max(1, PAIRS_AT_ONCE // (len(batch.rows) * width))
+            rows = torch.from_numpy(batch.rows).to(device)
+            for first in range(0, items, block):
+                asked = torch.arange(first, min(first + block, items), device=device)
+                found = network.judge(memory, asked[None], ends)
+                scores[rows[:, None], asked] = found.float()
+        return scores
+
+    @torch.no_grad()
+    def _probabilities(
+        self, events: Sequences, levels: np.ndarray | None, asked: Impressions
+    ) -> np.ndarray:
+        network, config = self.network.eval(), self.config
+        device = network.items.weight.device
+        found = np.empty(len(asked))
+        for batch in click_batches(events, levels, asked, config.max_length, TOKENS_WHEN_ASKED):
+            logits = network(*_tensors(batch, device))
+            real = batch.index >= 0
+            found[batch.index[real]] = torch.sigmoid(logits.double()).cpu().numpy()[real]
+        return found
+
+    def _with_levels(
+        self,
+        histories: Sequences | Sequence[Sequence[str]],
+        ratings: Sequence[Sequence[float]] | None,
+    ) -> tuple[Sequences, np.ndarray | None]:
+        """Known events in this catalog's numbers, and their rating levels."""
+        if ratings is None:
+            return self._number(histories)[0], None
+        if not isinstance(histories, Sequences):
+            self._number(histories)  # says what is wrong with it
+            flat = [str(item) for one in histories for item in one]
+            lengths = np.array([len(one) for one in histories], np.int64)
+            numbers = self._fitted_catalog().numbers(flat).astype(np.int32)
+            histories = Sequences(numbers, offsets_of(lengths))
+        if [len(one) for one in ratings] != histories.lengths.tolist():
+            raise InputError("ratings must be lists as long as those of histories, one for each.")
+        values = np.array([value for one in ratings for value in one], np.float32)
+        places = np.arange(histories.events)
+        # What stays of the places tells which ratings stay.
+        known = self._number(Sequences(histories.items, histories.offsets, places))[0]
+        assert known.times is not None
+        levels = rating_levels(values, self.rating_values)[known.times]
+        return known, levels if len(self.rating_values) else None
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        state = self.network.state_dict()
+        arrays = {f"network/{name}": value.detach().cpu().numpy() for name, value in state.items()}
+        return {"rating_values": self.rating_values, **arrays}
+
+    def _set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        self.rating_values = arrays.pop("rating_values")
+        self.network = self._network(len(self._fitted_catalog()), len(self.rating_values))
+        state = {
+            name.removeprefix("network/"): torch.from_numpy(value) for name, value in arrays.items()
+        }
+        self.network.load_state_dict(state)
+
+
+def _refuse_one_label(task: ClickTask, metric: str) -> None:
+    for name, part in (("train", task.train), ("valid", task.valid)):
+        if len(np.unique(part.labels)) == 1 or (name == "train" and not len(part)):
+            raise InputError(
+                f"the {name} part of the click task has one label only, so there is nothing to "
+                "tell apart. Change its threshold or shares."
+            )
+    if metric == "gauc" and len(task.valid):
+        own = user_clicks(task.valid.labels, np.zeros(len(task.valid)), task.valid.users)
+        if np.isnan(own.auc).all():
+            raise InputError(
+                "no user has both labels in the valid part of the click task, so there is no "
+                'GAUC. Give it a larger share, or set click_metric = "auc".'
+            )
+
+
+def _click_metric(asked: Impressions, found: np.ndarray, metric: str) -> float:
+    """More is better."""
+    if metric == "gauc":
+        return gauc(asked.labels, found, asked.users).value
+    if metric == "log_loss":
+        return -log_loss(asked.labels, found)
+    return auc(asked.labels, found)
+
+
+def _after_the_first(sequences: Sequences) -> Impressions:
+    """Every event but the first of its row, as a click after those before it."""
+    rows = sequences.rows
+    ends = np.arange(sequences.events) - sequences.offsets[:-1][rows]
+    whole = Impressions(
+        rows.astype(np.int32),
+        ends.astype(np.int32),
+        sequences.items,
+        np.ones(sequences.events, bool),
+        np.zeros(sequences.events, np.int64),
+    )
+    return whole.take(ends > 0)
+
+
+def _log_odds(clicked: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    """Of a click on each item, less those on any item; both arguments are counts ``[items]``.
+
+    Shrunk by ``PRIOR`` impressions at the common rate, for items that are rarely shown.
+    """
+    common = clicked.sum() / shown.sum()
+    rate = (clicked + PRIOR * common) / (shown + PRIOR)
+    return np.log(rate / (1 - rate)) - np.log(common / (1 - common))
+
+
+def _tensors(batch: ClickBatch, device: torch.device) -> tuple[History, Tensor, Tensor]:
+    """What a network takes: history, candidates, ends."""
+    levels = None if batch.levels is None else torch.from_numpy(batch.levels).to(device).int()
+    history = History(
+        torch.from_numpy(batch.items).to(device),
+        levels,
+        torch.from_numpy(batch.lengths).to(device).long(),
+    )
+    candidates = torch.from_numpy(batch.candidates).to(device)
+    return history, candidates, torch.from_numpy(batch.ends).to(device)

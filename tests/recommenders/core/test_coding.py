@@ -1,0 +1,154 @@
+"""From a catalog to codes, and from the folder to codes for new items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from foretaste.codes.tokenizer import FitContext
+from foretaste.data.catalog import Catalog
+from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
+from foretaste.errors import InputError
+from foretaste.recommenders.core.coding import (
+    CodedCatalog,
+    CodingConfig,
+    code_catalog,
+    vectors_of,
+)
+from foretaste.recommenders.core.storage import read_arrays, write_arrays
+
+CPU = FitContext(0, "cpu")
+KINDS = ("red shoe", "blue hat", "green tea", "old book")
+
+
+def catalog(items: int, first: int = 0) -> Catalog:
+    """Items of four kinds, each with a word of its own that nothing else has."""
+    numbers = range(first, first + items)
+    ids = pl.Series("item_id", [f"i{n:03}" for n in numbers])
+    titles = [f"{KINDS[n % 4]} number{n % 7}" for n in numbers]
+    return Catalog.from_items(ids, pl.DataFrame({"item_id": ids, "title": titles}))
+
+
+def config(**other: Any) -> CodingConfig:
+    values = {"tokenizer": {"kind": "rqkmeans", "levels": 3, "size": 8}}
+    return CodingConfig.model_validate(values | other)
+
+
+def random_vectors(items: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((items, 5)).astype(np.float32)
+
+
+def test_items_of_one_kind_share_their_first_code() -> None:
+    coded = code_catalog(catalog(60), config(), context=CPU)
+    first = coded.codes.nearest[:, 0]
+    kinds = [set(first[kind::4].tolist()) for kind in range(4)]
+    assert all(not one & other for one, other in zip(kinds, kinds[1:] + kinds[:1], strict=True))
+    assert coded.codes.item_ids.to_list() == catalog(60).item_ids
+    assert coded.seconds > 0
+
+
+def test_new_items_get_codes_and_old_ones_keep_theirs(tmp_path: Path) -> None:
+    coded = code_catalog(catalog(60), config(), context=CPU)
+    coded.save(tmp_path / "codes")
+    again = CodedCatalog.load(tmp_path / "codes", device="cpu")
+    assert again.config == coded.config
+    longer = again.assign(catalog(8, first=60))
+    assert np.array_equal(longer.table[:60], coded.codes.table)
+    assert longer.item_ids.to_list()[60:] == [f"i{n:03}" for n in range(60, 68)]
+    assert longer.table.tolist() == coded.assign(catalog(8, first=60)).table.tolist()
+    silent = Catalog.from_items(pl.Series("item_id", ["x", "y"]), None)
+    twice = again.assign(silent, codes=longer)
+    assert len(twice) == 70
+
+
+def test_text_and_vectors_together(tmp_path: Path) -> None:
+    vectors = random_vectors(60)
+    vectors[3] = 0
+    coded = code_catalog(catalog(60), config(vectors_weight=2.0), item_vectors=vectors, context=CPU)
+    assert coded.scaling is not None
+    text = coded.vectors.shape[1] - 5
+    assert np.square(coded.vectors[:, text:]).sum(1).sum() / 59 == pytest.approx(4, rel=1e-3)
+    coded.save(tmp_path / "codes")
+    again = CodedCatalog.load(tmp_path / "codes", device="cpu")
+    new = again.embed(catalog(2, first=60), random_vectors(2, seed=1))
+    expected = coded.embed(catalog(2, first=60), random_vectors(2, seed=1))
+    np.testing.assert_array_equal(new, expected)
+    with pytest.raises(InputError, match="item vectors were used to fit these codes"):
+        again.assign(catalog(2, first=60))
+
+
+def test_vectors_alone_when_nothing_has_a_text() -> None:
+    silent = Catalog.from_items(pl.Series("item_id", [f"i{n}" for n in range(30)]), None)
+    coded = code_catalog(silent, config(), item_vectors=random_vectors(30), context=CPU)
+    assert coded.encoder is None
+    np.testing.assert_array_equal(coded.vectors, random_vectors(30))
+    without = code_catalog(
+        catalog(30), config(text=None), item_vectors=random_vectors(30), context=CPU
+    )
+    np.testing.assert_array_equal(without.vectors, random_vectors(30))
+    with pytest.raises(InputError, match="item vectors were not used"):
+        code_catalog(catalog(30), config(), context=CPU).embed(catalog(3), random_vectors(3))
+
+
+def test_histories_reach_a_tokenizer_that_uses_them() -> None:
+    tokenizer = {"kind": "coba", "levels": 2, "size": 8, "dim": 4, "hidden": (8,), "steps": 5}
+    with pytest.raises(InputError, match="needs training histories"):
+        code_catalog(catalog(60), config(tokenizer=tokenizer), context=CPU)
+    train = Sequences.from_lists([[0, 4, 8], [1, 5]])
+    coded = code_catalog(catalog(60), config(tokenizer=tokenizer), sequences=train, context=CPU)
+    assert coded.tokenizer.name == "coba"
+
+
+def test_nothing_to_code_is_refused() -> None:
+    with pytest.raises(InputError, match="nothing to make codes of"):
+        code_catalog(catalog(30), config(text=None), context=CPU)
+    silent = Catalog.from_items(pl.Series("item_id", ["a", "b"]), None)
+    with pytest.raises(InputError, match="no word in 2 texts"):
+        code_catalog(silent, config(), context=CPU)
+    with pytest.raises(InputError, match="vectors of 3 items for a catalog of 30"):
+        code_catalog(catalog(30), config(), item_vectors=random_vectors(3), context=CPU)
+
+
+def test_a_folder_that_was_touched_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "codes"
+    with pytest.raises(InputError, match="not a folder of codes"):
+        CodedCatalog.load(folder)
+    code_catalog(catalog(60), config(), context=CPU).save(folder)
+    whole = (folder / "catalog.parquet").read_bytes()
+    (folder / "catalog.parquet").write_bytes(catalog(59).to_bytes())
+    with pytest.raises(InputError, match="codes of another catalog"):
+        CodedCatalog.load(folder)
+    (folder / "catalog.parquet").write_bytes(whole)
+    arrays = read_arrays(folder / "vectors.safetensors")
+    write_arrays(folder / "vectors.safetensors", {"vectors": arrays["vectors"][:5]})
+    with pytest.raises(InputError, match="vectors of 5 items"):
+        CodedCatalog.load(folder)
+    (folder / "coding.json").write_text("{}")
+    with pytest.raises(InputError, match="not a folder of codes"):
+        CodedCatalog.load(folder)
+
+
+def test_item_vectors_of_trained_models(cyclic: Split) -> None:
+    from foretaste.recommenders.popularity import Popularity
+    from foretaste.recommenders.sasrec import SASRec
+
+    asked = cyclic.catalog.take(np.array([3, 0, 11]))
+    stranger = Catalog.from_items(pl.Series("item_id", ["x"]), None)
+    both = Catalog(pl.concat([asked.frame, stranger.frame]))
+    model = SASRec(dim=8, train={"epochs": 1})
+    model.fit(cyclic)
+    vectors = vectors_of(model, both)
+    own = model.network.catalog().detach().numpy()
+    np.testing.assert_array_equal(vectors[:3], own[[3, 0, 11]])
+    assert not vectors[3].any()
+    with pytest.raises(InputError, match="the run knows none of the 1 items"):
+        vectors_of(model, stranger)
+    plain = Popularity()
+    plain.fit(cyclic)
+    with pytest.raises(InputError, match="popularity: has no item vectors"):
+        vectors_of(plain, asked)
