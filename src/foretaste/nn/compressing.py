@@ -33,7 +33,7 @@ class Part(NamedTuple):
         own_weight: ``[H * U, D]``; with ``own_bias`` ``[H * U]``, the own part of an event.
         own_bias: see there.
         centres: ``[m, H, G]``, pool entries; None without a pool.
-        route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router.
+        route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router; empty without a pool.
         route_bias: see there.
     """
 
@@ -41,8 +41,8 @@ class Part(NamedTuple):
     own_weight: Tensor
     own_bias: Tensor
     centres: Tensor | None
-    route_weight: Tensor | None
-    route_bias: Tensor | None
+    route_weight: Tensor
+    route_bias: Tensor
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def _part(weight: Tensor, bias: Tensor, x: Tensor, made: CollectiveKeyValues, se
     moved = torch.einsum("hk,hkl->hl", bias.unflatten(0, (heads, -1)), turn)  # [H, K']
     own_weight, own_bias = turned[:, :own].flatten(0, 1), moved[:, :own].flatten()
     if centres is None:
-        return Part(turn, own_weight, own_bias, None, None, None)
+        return Part(turn, own_weight, own_bias, None, weight[:0], bias[:0])
     entries = torch.einsum("mhk,hkl->mhl", centres.unflatten(1, (heads, -1)), turn)[:, :, own:]
     route = centres @ weight  # [m, D]
     height = centres @ bias - centres.square().sum(1) / 2  # [m]

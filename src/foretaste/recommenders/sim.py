@@ -31,7 +31,7 @@ class SIMConfig(RankerConfig):
     """
 
     search: Literal["soft", "hard"] = "soft"
-    found: int = Field(default=20, ge=1)
+    found: int = Field(default=50, ge=1)
 
 
 class WithCategories(NamedTuple):

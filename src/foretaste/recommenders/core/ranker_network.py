@@ -192,7 +192,7 @@ class RankerNetwork(nn.Module):
         taste = self.taste(_joined(memory.mix(self._evenly(memory, ends)), ends))  # [B, C or 1, D]
         hidden = self.of_interest(interest) + self.of_taste(taste) + self.of_item(item)
         hidden = self.dropout(F.gelu(hidden))  # [B, C, hidden]
-        fit = ((interest + taste) * item).sum(-1)  # [B, C]
+        fit = ((interest + taste) * self.dropout(item)).sum(-1)  # [B, C]
         return self.often[number] + fit + self.verdict(hidden).squeeze(-1)
 
     def answer(self, memory: Memory, query: Tensor, ends: Tensor, number: Tensor) -> Tensor:

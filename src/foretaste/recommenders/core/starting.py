@@ -14,7 +14,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.nn.attention import WindowedBlock
 from foretaste.nn.compressing import begin_collective
-from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues
+from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues, KeyValues
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.sequence import tensors
 from foretaste.recommenders.core.windowed import WindowedNetwork
@@ -66,10 +66,11 @@ def start_from(
     if {name: w.shape for name, w in ours.items()} == {n: w.shape for n, w in theirs.items()}:
         network.load_state_dict(theirs)
         return
-    pairs = list(zip(network.layers, source.layers, strict=True))
-    for made, full in pairs:
+    blocks: list[tuple[WindowedBlock, WindowedBlock]] = []
+    for made, full in zip(network.layers, source.layers, strict=True):
         if not (
             isinstance(made, WindowedBlock)
+            and isinstance(full, WindowedBlock)
             and isinstance(made.key_values, CollectiveKeyValues)
             and isinstance(full.key_values, FullKeyValues)
         ):
@@ -77,12 +78,14 @@ def start_from(
                 "model.start_from: only softmax attention (sasrec) can become collective, and only "
                 "from full attention. Train from nothing, or start from a run with full attention."
             )
+        blocks.append((made, full))
     attention = {name for name in ours if ".attention." in name or ".key_values." in name}
     network.load_state_dict(
         {name: theirs[name] if name not in attention else ours[name] for name in ours}
     )
-    seen = _seen(source, histories, seed, max(EVENTS, 10 * network.pool_size))
-    for (made, full), x in zip(pairs, seen, strict=True):
+    sources = [full.key_values for _, full in blocks]
+    seen = _seen(source, sources, histories, seed, max(EVENTS, 10 * network.pool_size))
+    for (made, full), x in zip(blocks, seen, strict=True):
         if len(x) < network.pool_size:
             raise InputError(
                 f"collective.pool_size = {network.pool_size}: more entries than the {len(x)} "
@@ -91,14 +94,18 @@ def start_from(
         begin_collective(made.attention, full.attention, x, seed)
 
 
-def _seen(network: WindowedNetwork, histories: Sequences, seed: int, events: int) -> list[Tensor]:
-    """What the keys and values of each layer are made of, ``[n, D]``, of at least ``events``."""
-    found: list[list[Tensor]] = [[] for _ in network.layers]
+def _seen(
+    network: WindowedNetwork,
+    sources: list[KeyValues],
+    histories: Sequences,
+    seed: int,
+    events: int,
+) -> list[Tensor]:
+    """What each of ``sources`` in ``network`` reads, ``[n, D]``, of at least ``events``."""
+    found: list[list[Tensor]] = [[] for _ in sources]
     hooks = [
-        layer.key_values.register_forward_hook(
-            lambda _, inputs, __, kept=kept: kept.append(inputs[0][real])
-        )
-        for layer, kept in zip(network.layers, found, strict=True)
+        part.register_forward_hook(lambda _, inputs, __, kept=kept: kept.append(inputs[0][real]))
+        for part, kept in zip(sources, found, strict=True)
     ]
     rng, known = np.random.default_rng(seed), 0
     batches = training_batches(histories, 2 * network.window, 4_096, rng)

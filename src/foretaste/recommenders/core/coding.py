@@ -1,0 +1,267 @@
+"""Codes for a catalog: item text and item vectors to a tokenizer, in one call, and to a folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from foretaste.codes.coba import CoBaConfig
+from foretaste.codes.opq import OPQConfig
+from foretaste.codes.rqkmeans import RQKMeansConfig
+from foretaste.codes.rqvae import RQVAEConfig
+from foretaste.codes.table import Codes
+from foretaste.codes.tokenizer import FitContext, Tokenizer, find
+from foretaste.data.catalog import Catalog
+from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
+from foretaste.language.embed import TextConfig, TextEncoder, encoder_for
+from foretaste.language.sources import Scaling, Source
+from foretaste.language.texts import FIELDS, item_texts
+from foretaste.language.texts import Field as TextField
+from foretaste.language.tfidf import Tfidf, TfidfConfig
+from foretaste.recommenders.core.base import ModelConfig, Recommender
+from foretaste.recommenders.core.configuring import build_config
+from foretaste.recommenders.core.sequence import SequenceRecommender
+from foretaste.recommenders.core.storage import read_arrays, write_arrays, write_whole
+
+TokenizerConfig = Annotated[
+    RQKMeansConfig | RQVAEConfig | CoBaConfig | OPQConfig, Field(discriminator="kind")
+]
+"""How vectors become codes; ``kind`` is the tokenizer's name."""
+
+
+class CodingConfig(ModelConfig):
+    """How items get codes.
+
+    Attributes:
+        tokenizer: how vectors become codes.
+        text: how texts become vectors; None leaves texts out.
+        fields: what of an item's text is read.
+        text_weight: how much text counts beside other vectors.
+        vectors_weight: how much other vectors count beside text.
+    """
+
+    tokenizer: TokenizerConfig = RQKMeansConfig()
+    text: TextConfig | None = TfidfConfig()
+    fields: tuple[TextField, ...] = FIELDS
+    text_weight: float = Field(default=1.0, gt=0)
+    vectors_weight: float = Field(default=1.0, gt=0)
+
+
+@dataclass(frozen=True)
+class CodedCatalog:
+    """A catalog with its codes and all that gives codes to new items.
+
+    Attributes:
+        config: how it was made.
+        catalog: the items, row by row those of ``codes``.
+        tokenizer: fitted; ``codes`` are its.
+        vectors: float32 ``[items, D]``, what was coded.
+        encoder: of texts; None when texts were left out.
+        scaling: what made several sources comparable; None for one source.
+        seconds: what the tokenizer took.
+    """
+
+    config: CodingConfig
+    catalog: Catalog
+    tokenizer: Tokenizer
+    vectors: np.ndarray
+    encoder: TextEncoder | None
+    scaling: Scaling | None
+    seconds: float
+
+    @property
+    def codes(self) -> Codes:
+        """The codes of the catalog."""
+        assert self.tokenizer.codes is not None
+        return self.tokenizer.codes
+
+    def embed(self, catalog: Catalog, item_vectors: np.ndarray | None = None) -> np.ndarray:
+        """Vectors of other items, as those of the fit were made.
+
+        Raises:
+            InputError: when vectors were used for the fit and none are given, or the reverse.
+        """
+        sources = _sources(self.config, catalog, self.encoder, item_vectors)
+        used = 1 if self.scaling is None else len(self.scaling.means)
+        if len(sources) != used:
+            verb = "were" if used > len(sources) else "were not"
+            raise InputError(f"item vectors {verb} used to fit these codes. Give the same sources.")
+        return sources[0].vectors if self.scaling is None else self.scaling.combine(sources)
+
+    def assign(
+        self,
+        catalog: Catalog,
+        item_vectors: np.ndarray | None = None,
+        codes: Codes | None = None,
+    ) -> Codes:
+        """The codes with those of new items after them; nothing is learnt and no old item moves.
+
+        Args:
+            catalog: of the new items.
+            item_vectors: float ``[new items, D]``, where vectors were used for the fit.
+            codes: what to add to; by default the codes of the fit.
+        """
+        known = codes or self.codes
+        table = self.tokenizer.assign(self.embed(catalog, item_vectors), known)
+        return known.with_items(catalog.item_ids, table)
+
+    def save(self, folder: Path) -> None:
+        """Write four files: codes, vectors, ``catalog.parquet`` and, last, ``coding.json``.
+
+        Raises:
+            WriteError: when the disk is full or the folder cannot be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save(folder / "codes.safetensors")
+        arrays = {"vectors": self.vectors}
+        if isinstance(self.encoder, Tfidf):
+            arrays |= {f"text.{name}": value for name, value in self.encoder.to_arrays().items()}
+        if self.scaling is not None:
+            arrays |= {f"mean.{n}": mean for n, mean in enumerate(self.scaling.means)}
+            arrays["scales"] = np.array(self.scaling.scales)
+        write_arrays(folder / "vectors.safetensors", arrays)
+        write_whole(folder / "catalog.parquet", self.catalog.to_bytes())
+        about = {"config": self.config.model_dump(mode="json"), "seconds": self.seconds}
+        write_whole(folder / "coding.json", (json.dumps(about, indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "auto", cache: Path | None = None) -> CodedCatalog:
+        """Read what ``save`` wrote.
+
+        Raises:
+            InputError: when a file is missing, damaged, or of another catalog than the rest.
+        """
+        place = folder / "coding.json"
+        try:
+            about: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+            values, seconds = about["config"], float(about["seconds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{folder}: not a folder of codes ({place.name}: {type(error).__name__}). Make one "
+                "with: foretaste codes fit"
+            ) from error
+        config = build_config(CodingConfig, values, place=str(place))
+        tokenizer = Tokenizer.load(folder / "codes.safetensors", device)
+        arrays = read_arrays(folder / "vectors.safetensors")
+        catalog = Catalog.load(folder / "catalog.parquet")
+        assert tokenizer.codes is not None
+        tokenizer.codes.require(catalog.frame["item_id"], str(folder))
+        vectors = arrays.get("vectors", np.zeros((0, 0)))
+        if len(vectors) != len(catalog):
+            raise InputError(
+                f"{folder}: vectors of {len(vectors):,} items for {len(catalog):,} codes. Fit the "
+                "codes again."
+            )
+        means = [arrays[f"mean.{n}"] for n in range(len(arrays.get("scales", ())))]
+        scaling = Scaling(tuple(means), tuple(arrays["scales"].tolist())) if means else None
+        encoder: TextEncoder | None = None
+        if isinstance(config.text, TfidfConfig) and "text.terms" in arrays:
+            own = {name.removeprefix("text."): value for name, value in arrays.items()}
+            encoder = Tfidf.from_arrays(own)
+        elif config.text is not None and not isinstance(config.text, TfidfConfig):
+            encoder = encoder_for(config.text, (), cache=cache)
+        return cls(config, catalog, tokenizer, vectors, encoder, scaling, seconds)
+
+
+def code_catalog(
+    catalog: Catalog,
+    config: CodingConfig | None = None,
+    *,
+    item_vectors: np.ndarray | None = None,
+    sequences: Sequences | None = None,
+    context: FitContext | None = None,
+    cache: Path | None = None,
+) -> CodedCatalog:
+    """Give every item of a catalog codes.
+
+    Args:
+        catalog: the items: for a model, those of ``split.catalog``, so that nothing is learnt from
+            items that came after the cut.
+        config: how.
+        item_vectors: float ``[items, D]`` from elsewhere, such as ``vectors_of`` a trained model; a
+            zero row means that nothing is known of the item.
+        sequences: training histories over the catalog's numbers, for tokenizers that use what is
+            chosen together: ``split.train``.
+        context: seed, device, progress.
+        cache: a file that keeps the vectors of text models.
+
+    Raises:
+        InputError: when nothing is known of the items, or something given does not fit.
+    """
+    config, context = config or CodingConfig(), context or FitContext()
+    encoder = None
+    if config.text is not None:
+        texts = item_texts(catalog, config.fields)
+        if any(texts) or item_vectors is None:
+            encoder = encoder_for(
+                config.text, texts, cache=cache, seed=context.seed, progress=context.progress
+            )
+    sources = _sources(config, catalog, encoder, item_vectors, context)
+    if not sources:
+        raise InputError(
+            "codes: nothing to make codes of. Choose --text, or give vectors of a trained run."
+        )
+    scaling = Scaling.fit(sources) if len(sources) > 1 else None
+    vectors = sources[0].vectors if scaling is None else scaling.combine(sources)
+    tokenizer = find(config.tokenizer.kind)(config.tokenizer)
+    begin = time.perf_counter()
+    tokenizer.fit(vectors, item_ids=catalog.frame["item_id"], sequences=sequences, context=context)
+    seconds = time.perf_counter() - begin
+    return CodedCatalog(config, catalog, tokenizer, vectors, encoder, scaling, seconds)
+
+
+def _sources(
+    config: CodingConfig,
+    catalog: Catalog,
+    encoder: TextEncoder | None,
+    item_vectors: np.ndarray | None,
+    context: FitContext | None = None,
+) -> list[Source]:
+    """Text first, then what was given."""
+    sources = []
+    if encoder is not None:
+        progress = context.progress if context else None
+        texts = encoder.encode(item_texts(catalog, config.fields), progress)
+        sources.append(Source("text", texts, config.text_weight))
+    if item_vectors is not None:
+        if len(item_vectors) != len(catalog):
+            raise InputError(
+                f"vectors of {len(item_vectors):,} items for a catalog of {len(catalog):,}. Give a "
+                "row for each item, in the order of the catalog."
+            )
+        plain = np.asarray(item_vectors, np.float32)
+        sources.append(Source("vectors", plain, config.vectors_weight))
+    return sources
+
+
+def vectors_of(recommender: Recommender, catalog: Catalog) -> np.ndarray:
+    """Item vectors of a trained model for the items of a catalog, float32 ``[items, D]``.
+
+    An item that the model does not know has the zero vector.
+
+    Raises:
+        InputError: when the model has no item vectors, or knows none of the items.
+    """
+    factors = getattr(recommender, "factors", None)
+    if isinstance(recommender, SequenceRecommender):
+        factors = recommender.network.catalog()
+    if factors is None or recommender.catalog is None:
+        raise InputError(
+            f"{recommender.name}: has no item vectors. Give a run of a sequence model such as "
+            "sasrec, or of als."
+        )
+    own = factors.detach().float().cpu().numpy()
+    numbers = recommender.catalog.numbers(catalog.item_ids)
+    if (numbers < 0).all():
+        raise InputError(
+            f"{recommender.name}: the run knows none of the {len(catalog):,} items. Give a run on "
+            "the same data."
+        )
+    return np.where(numbers[:, None] >= 0, own[np.maximum(numbers, 0)], np.float32(0))
