@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from foretaste.cli import codes
 from foretaste.cli.compare import compare
 from foretaste.cli.datasets import datasets
 from foretaste.cli.demo import demo
@@ -69,6 +70,16 @@ VERBS = (
 )
 for verb in VERBS:
     app.command()(_interruptible(verb))
+
+codes_app = typer.Typer(
+    name="codes",
+    help="Semantic IDs: give items codes, and look at how good they are.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for verb in (codes.fit, codes.report):
+    codes_app.command()(_interruptible(verb))
+app.add_typer(codes_app)
 
 
 @app.callback()

@@ -1,0 +1,312 @@
+"""Parallel codes: slots filled in any order, and all items scored at once by gather and sum."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foretaste.codes.beam import FoundItems
+from foretaste.codes.trie import NoContinuationError
+from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
+
+FREE = -1
+NUMBERS_AT_ONCE = 4_000_000
+"""Scores held at a time on a processor: 16 MB."""
+NUMBERS_ON_DEVICE = 128_000_000
+GROUP = 64
+"""Items whose best score is looked at before their own scores."""
+
+
+class Agreeing(NamedTuple):
+    """Items that have the fixed codes of some rows, row by row and ascending within a row.
+
+    Attributes:
+        rows: int64 ``[n]``.
+        items: int64 ``[n]``.
+    """
+
+    rows: Tensor
+    items: Tensor
+
+
+class SlotIndex:
+    """A catalog of parallel codes: which items agree with any subset of fixed slots.
+
+    It holds the table once, with slots beside each other in one numbering (code ``c`` of slot ``l``
+    is ``l * size + c``), and for each slot the items in the order of their codes: 8 bytes for each
+    item and slot.
+
+    Attributes:
+        numbers: int32 ``[L, items]``, codes in the common numbering.
+        order: int32 ``[L, items]``, for each slot the items by code.
+        first: int64 ``[L * size + 1]``, where in ``order`` (flat) the items of each code begin.
+        size: codes of a slot.
+    """
+
+    def __init__(self, numbers: Tensor, order: Tensor, first: Tensor, size: int) -> None:
+        """Use ``from_table``."""
+        self.numbers, self.order, self.first, self.size = numbers, order, first, size
+
+    @classmethod
+    def from_table(cls, table: np.ndarray, size: int) -> SlotIndex:
+        """Index codes int ``[items, L]``, each below ``size``.
+
+        Raises:
+            InputError: for no item, no slot, a code outside 0..size-1, or two items of equal codes.
+        """
+        if table.ndim != 2 or not table.size:
+            raise InputError(f"slots: codes {list(table.shape)}; give [items, L], both above 0.")
+        if (table < 0).any() or (table >= size).any():
+            raise InputError(f"slots: a code is outside 0..{size - 1}.")
+        rows, counts = np.unique(table, axis=0, return_counts=True)
+        if len(rows) < len(table):
+            same = np.flatnonzero((table == rows[counts > 1][0]).all(1))
+            raise InputError(
+                f"slots: items {same[0]} and {same[1]} have the same codes. Give every item codes "
+                "of its own."
+            )
+        numbers = (table + np.arange(table.shape[1]) * size).astype(np.int32)
+        counts = np.bincount(numbers.ravel(), minlength=table.shape[1] * size)
+        return cls(
+            torch.from_numpy(np.ascontiguousarray(numbers.T)),
+            torch.from_numpy(np.argsort(table, axis=0, kind="stable").T.astype(np.int32)),
+            torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])),
+            size,
+        )
+
+    def __len__(self) -> int:
+        return self.numbers.shape[1]
+
+    @property
+    def slots(self) -> int:
+        """Codes of an item."""
+        return len(self.numbers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arrays lie."""
+        return self.numbers.device
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self.numbers, self.order, self.first)
+        return sum(array.numel() * array.element_size() for array in arrays)
+
+    def to(self, device: torch.device | str) -> SlotIndex:
+        """The same index on a device."""
+        numbers, order = self.numbers.to(device), self.order.to(device)
+        return SlotIndex(numbers, order, self.first.to(device), self.size)
+
+    def agreeing(self, fixed: Tensor) -> Agreeing:
+        """The items that agree with the fixed slots of each row.
+
+        The items of the rarest fixed code of a row are looked through, so a row costs as many steps
+        as that code has items; a row without a fixed slot gets the whole catalog.
+
+        Args:
+            fixed: int64 ``[B, L]``, codes, and ``FREE`` (-1) where a slot is not fixed.
+
+        Raises:
+            NoContinuationError: when no item agrees with a row.
+            InputError: for a code outside the slot, or another number of slots.
+        """
+        self._check(fixed)
+        codes = torch.arange(self.slots, device=self.device) * self.size + fixed  # [B, L]
+        free = fixed == FREE
+        known = codes.masked_fill(free, 0)
+        counts = (self.first[known + 1] - self.first[known]).masked_fill(free, len(self))
+        count, slot = counts.min(1)  # [B]
+        # A row with nothing fixed reads the items of slot 0, all of them.
+        rare = known.gather(1, slot[:, None]).squeeze(1)
+        begin = torch.where(free.all(1), 0, self.first[rare])
+        rows = torch.repeat_interleave(torch.arange(len(fixed), device=self.device), count)
+        ahead = count.cumsum(0) - count
+        place = torch.arange(len(rows), device=self.device) - (ahead - begin)[rows]
+        items = self.order.flatten()[place].long()
+        agrees = ((codes[rows] == self.numbers[:, items].T) | free[rows]).all(1)
+        rows, items = rows[agrees], items[agrees]
+        present = torch.zeros(len(fixed), dtype=torch.bool, device=self.device)
+        present[rows] = True
+        if not bool(present.all()):
+            row = int((~present).long().argmax())
+            raise NoContinuationError(f"no item has the codes {fixed[row].tolist()} (row {row})")
+        order = (rows * len(self) + items).argsort()
+        return Agreeing(rows[order], items[order])
+
+    def allowed(self, fixed: Tensor) -> Tensor:
+        """The codes that remain: bool ``[B, L, K]``, True where some agreeing item has the code.
+
+        In a fixed slot only its own code remains. Arguments and errors as ``agreeing``.
+        """
+        found = self.agreeing(fixed)
+        mask = torch.zeros(len(fixed), self.slots * self.size, dtype=torch.bool, device=self.device)
+        mask[found.rows[:, None], self.numbers[:, found.items].T.long()] = True
+        return mask.view(len(fixed), self.slots, self.size)
+
+    def score(self, log_probs: Tensor) -> Tensor:
+        """The score of every item, ``[B, N]``: the sum of its codes' log-probabilities.
+
+        Args:
+            log_probs: ``[B, L, K]`` with ``K`` at least ``size``.
+
+        Raises:
+            InputError: for another shape, or NaN.
+        """
+        flat = self._flat(log_probs)
+        return torch.cat([self._sums(flat, part) for part in self._blocks(len(flat))]).T
+
+    def top_items(
+        self, log_probs: Tensor, k: int, *, hidden: Sequences | None = None
+    ) -> FoundItems:
+        """The ``k`` items with the highest scores, a block of the catalog at a time: exact.
+
+        Args:
+            log_probs: ``[B, L, K]``.
+            k: items of each row; beyond the catalog the rest is -1.
+            hidden: for each row the items that are not wanted.
+
+        Raises:
+            InputError: for ``k`` below 1, another shape, NaN, or ``hidden`` of other rows.
+        """
+        flat = self._flat(log_probs)
+        if k < 1:
+            raise InputError(f"k = {k} must be at least 1.")
+        if hidden is not None and len(hidden) != len(flat):
+            raise InputError(f"hidden items of {len(hidden)} rows, asked are {len(flat)}.")
+        items = torch.full((len(flat), k), -1, device=self.device)
+        scores = flat.new_full((len(flat), k), -torch.inf)
+        for part in self._blocks(len(flat)):
+            found = self._sums(flat, part)  # [n, B]
+            if hidden is not None:
+                inside = (hidden.items >= part.start) & (hidden.items < part.stop)
+                row = torch.from_numpy(hidden.rows[inside]).to(self.device)
+                at = torch.from_numpy(hidden.items[inside].astype(np.int64)).to(self.device)
+                found[at - part.start, row] = -torch.inf
+            values, places = _best_places(found, k)
+            # What was found before comes first, so that of equal scores it stays.
+            both = torch.cat([scores, values], 1)
+            numbers = torch.cat([items, places + part.start], 1)
+            scores, chosen = both.topk(k, dim=1)
+            items = numbers.gather(1, chosen)
+        return FoundItems(items.masked_fill(scores.isneginf(), -1), scores)
+
+    def top_agreeing(
+        self,
+        fixed: Tensor,
+        start: Tensor,
+        log_probs: Tensor,
+        queries: Tensor,
+        count: int,
+        k: int,
+        *,
+        hidden: Sequences | None = None,
+    ) -> FoundItems:
+        """The last stage of two-stage decoding: the best items that agree with beams, exactly.
+
+        An item's score is that of its beam and the log-probabilities of its codes in the free
+        slots; of several beams that it agrees with, the best counts.
+
+        Args:
+            fixed: int64 ``[R, L]``, the fixed codes of each beam, ``FREE`` elsewhere.
+            start: ``[R]``, the score of each beam so far.
+            log_probs: ``[R, L, K]``; what it says of fixed slots is not read.
+            queries: int64 ``[R]``, the query of each beam.
+            count: queries.
+            k: items of each query; where fewer agree the rest is -1.
+            hidden: for each query the items that are not wanted.
+
+        Raises:
+            NoContinuationError: when no item agrees with a beam.
+            InputError: for shapes that do not fit, or NaN.
+        """
+        flat = self._flat(log_probs)
+        found = self.agreeing(fixed)
+        codes = self.numbers[:, found.items].T.long()  # [n, L]
+        gained = flat[found.rows[:, None], codes].masked_fill(fixed[found.rows] != FREE, 0)
+        scores = start[found.rows] + gained.sum(1)
+        query = queries[found.rows]
+        if hidden is not None:
+            pairs = hidden.rows * len(self) + hidden.items
+            unwanted = torch.isin(
+                query * len(self) + found.items, torch.from_numpy(pairs).to(self.device)
+            )
+            scores = scores.masked_fill(unwanted, -torch.inf)
+        return _best_of(query, found.items, scores, count, k)
+
+    def _blocks(self, rows: int) -> list[slice]:
+        numbers = NUMBERS_AT_ONCE if self.device.type == "cpu" else NUMBERS_ON_DEVICE
+        step = max(1, numbers // max(rows, 1))
+        return [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
+
+    def _sums(self, flat: Tensor, part: slice) -> Tensor:
+        """Gather and sum for some items: ``[n, B]``."""
+        if len(flat) > 1:
+            numbers = self.numbers[:, part].T.contiguous()
+            return torch.nn.functional.embedding_bag(numbers, flat.T.contiguous(), mode="sum")
+        found = flat[0].index_select(0, self.numbers[0, part])
+        for slot in range(1, self.slots):
+            found += flat[0].index_select(0, self.numbers[slot, part])
+        return found[:, None]
+
+    def _flat(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities in the common numbering, ``[B, L * size]``."""
+        shape = log_probs.shape
+        if len(shape) != 3 or shape[1] != self.slots or shape[2] < self.size:
+            raise InputError(
+                f"slots: log-probabilities {list(shape)}, not [B, {self.slots}, {self.size}]."
+            )
+        if bool(log_probs.isnan().any()):
+            raise InputError("slots: log-probabilities are NaN. Train with a lower learning rate.")
+        return log_probs[:, :, : self.size].flatten(1).float()
+
+    def _check(self, fixed: Tensor) -> None:
+        if fixed.ndim != 2 or fixed.shape[1] != self.slots:
+            raise InputError(f"slots: fixed codes {list(fixed.shape)}, not [B, {self.slots}].")
+        if bool(((fixed < FREE) | (fixed >= self.size)).any()):
+            raise InputError(f"slots: a fixed code is outside 0..{self.size - 1} and not -1.")
+
+
+def _best_places(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The best ``k`` of each column of ``[n, B]``, as rows ``[B, k]``, and where they stand.
+
+    The best items lie in the groups with the best maxima, so only those are looked through; the
+    scores lie item by item, and are never turned round as a whole.
+    """
+    count, rows = scores.shape
+    if rows == 1 or count <= GROUP * k:
+        best = scores.T.topk(min(k, count), dim=1)
+        return best.values, best.indices
+    padded = torch.nn.functional.pad(scores, (0, 0, 0, -count % GROUP), value=-torch.inf)
+    grouped = padded.view(-1, GROUP, rows)  # [G, 64, B]
+    groups = grouped.amax(1).T.topk(k, dim=1).indices  # [B, k]
+    owner = torch.arange(rows, device=scores.device)[:, None]
+    best = grouped[groups, :, owner].flatten(1).topk(k, dim=1)
+    group = groups.gather(1, best.indices // GROUP)
+    return best.values, group * GROUP + best.indices % GROUP
+
+
+def _best_of(query: Tensor, items: Tensor, scores: Tensor, count: int, k: int) -> FoundItems:
+    """The best ``k`` different items of each query from a list of (query, item, score)."""
+    order = scores.argsort(descending=True, stable=True)
+    pairs = torch.stack([query[order], items[order]], 1)
+    _, inverse = torch.unique(pairs, dim=0, return_inverse=True)
+    # The first of each pair, in the order of the scores.
+    place = torch.arange(len(order), device=order.device)
+    earliest = torch.full((int(inverse.max()) + 1,), len(order), device=order.device)
+    earliest.scatter_reduce_(0, inverse, place, "amin")
+    order = order[earliest[inverse] == place]
+    order = order[query[order].argsort(stable=True)]
+    sizes = torch.bincount(query[order], minlength=count)
+    rank = torch.arange(len(order), device=order.device)
+    rank -= torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+    kept = order[rank < k]
+    found = torch.full((count, k), -1, device=items.device)
+    best = scores.new_full((count, k), -torch.inf)
+    found[query[kept], rank[rank < k]] = items[kept]
+    best[query[kept], rank[rank < k]] = scores[kept]
+    return FoundItems(found.masked_fill(best.isneginf(), -1), best)

@@ -1,0 +1,257 @@
+"""How good a code table is, in numbers and, where something is wrong, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from foretaste.codes.neighbours import Neighbours, compare_neighbours
+from foretaste.errors import InputError
+
+if TYPE_CHECKING:
+    from foretaste.codes.tokenizer import Tokenizer
+
+COLLAPSED = 0.1
+"""A level is called collapsed when its perplexity is below this share of what it could be."""
+SLEEPY = 0.05
+"""A share of codes that nobody uses is worth a word from here on."""
+CROWDED = 0.05
+"""A share of items that did not keep their nearest codes is worth a word from here on."""
+STABLE = 0.5
+"""Codes are called unstable when another seed gives fewer of the items the matching code."""
+
+
+class LevelUse(NamedTuple):
+    """How the codes of one level are used, before collisions are resolved.
+
+    Attributes:
+        size: codes of the level.
+        used: codes that an item has.
+        perplexity: how many codes there would be if the same information came from codes that are
+            used equally: ``exp(entropy)``, at most ``size``.
+        largest: share of the items with the most frequent code.
+        counts: items of each code, the most frequent first.
+    """
+
+    size: int
+    used: int
+    perplexity: float
+    largest: float
+    counts: tuple[int, ...]
+
+
+class Collisions(NamedTuple):
+    """Items with the same codes, before and after they were told apart.
+
+    Attributes:
+        before: items that shared their nearest codes with another item.
+        distinct: different codes among the nearest ones.
+        largest: items with the most frequent codes.
+        moved: items that got other codes than their nearest.
+        after: items that share their codes in the table: always 0.
+        by_group: how many groups of 2, 3, 4, 5..9, 10..99 and 100 or more items shared codes.
+    """
+
+    before: int
+    distinct: int
+    largest: int
+    moved: int
+    after: int
+    by_group: tuple[int, ...]
+
+
+class Stability(NamedTuple):
+    """Whether other seeds give the same codes, up to renaming them.
+
+    Attributes:
+        agreement: for each level the share of items that have the matching code, under the
+            renaming that makes most match, averaged over the other seeds.
+        chance: the same for codes that are shuffled among the items.
+        seeds: tables compared with.
+    """
+
+    agreement: tuple[float, ...]
+    chance: tuple[float, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class CodeReport:
+    """Figures about a code table.
+
+    Attributes:
+        tokenizer: its name.
+        items: in the catalog.
+        sizes: codes of each level, the extra one counted.
+        levels: use of each level that the tokenizer learnt.
+        collisions: see ``Collisions``.
+        error: mean squared distance of vectors to what their codes stand for, as a share of their
+            variance; 0 is perfect, 1 is what the mean vector alone would do.
+        neighbours: see ``Neighbours``.
+        stability: see ``Stability``; None when no other seed was tried.
+        findings: what is wrong, a sentence each.
+    """
+
+    tokenizer: str
+    items: int
+    sizes: tuple[int, ...]
+    levels: tuple[LevelUse, ...]
+    collisions: Collisions
+    error: float
+    neighbours: Neighbours
+    stability: Stability | None
+    findings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        plain = asdict(self)
+        plain["levels"] = [level._asdict() for level in self.levels]
+        plain["collisions"] = self.collisions._asdict()
+        plain["neighbours"] = self.neighbours._asdict()
+        plain["stability"] = self.stability and self.stability._asdict()
+        return plain
+
+
+GROUPS = (2, 3, 4, 5, 10, 100)
+"""Where the groups of ``Collisions.by_group`` begin."""
+
+
+def report_on(
+    tokenizer: Tokenizer, vectors: np.ndarray, *, others: Sequence[np.ndarray] = (), seed: int = 0
+) -> CodeReport:
+    """Figures about a fitted tokenizer.
+
+    Args:
+        tokenizer: what ``fit`` was called on.
+        vectors: float ``[items, D]``, those given to ``fit``.
+        others: nearest codes int ``[items, levels]`` of the same items by other seeds.
+        seed: of the items that are looked at.
+
+    Raises:
+        InputError: when it is not fitted, or vectors or tables are of other items.
+    """
+    codes = tokenizer.codes
+    if codes is None:
+        raise InputError(f"{tokenizer.name}: not fitted yet, so there is nothing to report.")
+    if len(vectors) != len(codes):
+        raise InputError(
+            f"{len(vectors):,} vectors for codes of {len(codes):,} items. Give those of the fit."
+        )
+    levels = tuple(
+        level_use(codes.nearest[:, level], codes.sizes[level])
+        for level in range(codes.nearest.shape[1])
+    )
+    coded = tokenizer.reconstruct(codes.table)
+    neighbours = compare_neighbours(
+        vectors, coded, codes.table[:, : len(levels)], ordered=codes.ordered, seed=seed
+    )
+    stability = stability_of(codes.nearest, others, seed) if len(others) else None
+    collisions = collisions_of(codes.nearest, codes.table, codes.moved)
+    spread = float(np.square(vectors - vectors.mean(0)).sum(1).mean())
+    error = float(np.square(vectors - coded).sum(1).mean()) / max(spread, 1e-12)
+    return CodeReport(
+        tokenizer.name,
+        len(codes),
+        codes.sizes,
+        levels,
+        collisions,
+        error,
+        neighbours,
+        stability,
+        findings_of(levels, collisions, stability, len(codes)),
+    )
+
+
+def level_use(column: np.ndarray, size: int) -> LevelUse:
+    """Use of one level from the codes int ``[items]`` of the catalog."""
+    counts = np.sort(np.bincount(column, minlength=size))[::-1]
+    shares = counts[counts > 0] / len(column)
+    perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
+    return LevelUse(size, len(shares), perplexity, float(shares[0]), tuple(counts.tolist()))
+
+
+def collisions_of(nearest: np.ndarray, table: np.ndarray, moved: np.ndarray) -> Collisions:
+    """Collisions of nearest codes ``[items, levels]`` and of the table ``[items, L]``."""
+    groups = np.unique(nearest, axis=0, return_counts=True)[1]
+    after = np.unique(table, axis=0, return_counts=True)[1]
+    ends = (*GROUPS[1:], len(nearest) + 1)
+    by_group = tuple(
+        int(((groups >= low) & (groups < high)).sum())
+        for low, high in zip(GROUPS, ends, strict=True)
+    )
+    return Collisions(
+        int(groups[groups > 1].sum()),
+        len(groups),
+        int(groups.max()),
+        int(moved.sum()),
+        int(after[after > 1].sum()),
+        by_group,
+    )
+
+
+def stability_of(table: np.ndarray, others: Sequence[np.ndarray], seed: int = 0) -> Stability:
+    """How far tables of other seeds agree with this one, level by level.
+
+    Raises:
+        InputError: when a table is of another shape.
+    """
+    rng = np.random.default_rng(seed)
+    agreement, chance = [], []
+    for other in others:
+        if other.shape != table.shape:
+            raise InputError(
+                f"codes {list(other.shape)} of another seed do not fit {list(table.shape)}."
+            )
+        shuffled = other[rng.permutation(len(other))]
+        levels = range(table.shape[1])
+        agreement.append([_matched(table[:, level], other[:, level]) for level in levels])
+        chance.append([_matched(table[:, level], shuffled[:, level]) for level in levels])
+    return Stability(
+        tuple(np.mean(agreement, axis=0).tolist()),
+        tuple(np.mean(chance, axis=0).tolist()),
+        len(others),
+    )
+
+
+def _matched(one: np.ndarray, other: np.ndarray) -> float:
+    """Share of items that agree under the best one-to-one renaming of codes."""
+    from scipy.optimize import linear_sum_assignment
+
+    size = int(max(one.max(), other.max())) + 1
+    together = np.bincount(one.astype(np.int64) * size + other, minlength=size * size)
+    together = together.reshape(size, size)
+    return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(one))
+
+
+def findings_of(
+    levels: Sequence[LevelUse], collisions: Collisions, stability: Stability | None, items: int
+) -> tuple[str, ...]:
+    """What a reader should know before using the codes, a sentence each."""
+    found = []
+    for number, level in enumerate(levels, 1):
+        possible = min(level.size, items)
+        if level.perplexity < COLLAPSED * possible:
+            found.append(
+                f"Level {number} has collapsed: its {level.size} codes tell as much as "
+                f"{level.perplexity:.1f} would, and the most frequent holds {level.largest:.0%} of "
+                "the items."
+            )
+        elif possible - level.used >= max(1, SLEEPY * possible):
+            found.append(
+                f"Level {number} has dead codes: {level.size - level.used} of {level.size} are "
+                "never used."
+            )
+    if collisions.moved >= CROWDED * items:
+        found.append(
+            f"{collisions.moved:,} of {items:,} items could not keep their nearest codes. More "
+            "levels or more codes would tell more items apart."
+        )
+    if stability and stability.agreement[0] < STABLE:
+        found.append(
+            f"The codes depend on the seed: only {stability.agreement[0]:.0%} of the items have "
+            "the matching first code under another seed."
+        )
+    return tuple(found)

@@ -1,0 +1,159 @@
+"""Vectors of texts from any OpenAI-compatible endpoint (vLLM, llama-server, Ollama, hosted)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from foretaste.errors import InputError
+
+LARGEST_ANSWER = 256 << 20
+"""Bytes of one answer; a thousand vectors of 10,000 numbers are fewer."""
+BUSY = (429, 500, 502, 503, 504)
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries, whatever the endpoint asks for."""
+
+
+class EndpointConfig(BaseModel):
+    """An endpoint that answers ``POST {url}/embeddings``.
+
+    Attributes:
+        url: such as ``http://127.0.0.1:8080/v1``.
+        model: the name that the endpoint gives its model.
+        api_key_env: the environment variable that holds the key; without it none is sent.
+        dimensions: ask for so many numbers a vector, where the model can.
+        batch_texts: texts of one request.
+        max_characters: of a text that are sent.
+        timeout: seconds for one request.
+        tries: of one request, when the endpoint is busy or cannot be reached.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["endpoint"] = "endpoint"
+    url: str
+    model: str = Field(min_length=1)
+    api_key_env: str = "OPENAI_API_KEY"
+    dimensions: int | None = Field(default=None, ge=1)
+    batch_texts: int = Field(default=64, ge=1, le=2_048)
+    max_characters: int = Field(default=8_000, ge=1)
+    timeout: float = Field(default=60.0, gt=0)
+    tries: int = Field(default=4, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        # urllib would open file:// as well.
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("the endpoint's address must begin with http:// or https://")
+        return url.rstrip("/")
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the key along to whoever is named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+class EmbeddingEndpoint:
+    """An endpoint that is asked batch by batch. Its vectors are scaled to length 1."""
+
+    def __init__(self, config: EndpointConfig, *, pause: float = 1.0) -> None:
+        """Nothing is asked yet. ``pause``: seconds before the second try, doubled each time."""
+        self.config, self.pause = config, pause
+        self.batch_texts, self.max_characters = config.batch_texts, config.max_characters
+        self.identity = (
+            f"endpoint {config.url} {config.model} {config.dimensions} {config.max_characters}"
+        )
+        self._opener = urllib.request.build_opener(_SameHost)
+
+    def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors float32 ``[texts, D]`` of length 1.
+
+        Raises:
+            InputError: when the endpoint cannot be reached, refuses, or answers something else.
+        """
+        asked: dict[str, Any] = {"model": self.config.model, "input": list(texts)}
+        asked["encoding_format"] = "float"
+        if self.config.dimensions is not None:
+            asked["dimensions"] = self.config.dimensions
+        vectors = _vectors(self._ask(json.dumps(asked).encode()), len(texts), self.config.url)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(lengths > 0, lengths, 1)
+
+    def _ask(self, body: bytes) -> bytes:
+        """The endpoint's answer, tried again while it is busy."""
+        pause, reason = self.pause, ""
+        for number in range(self.config.tries):
+            if number:
+                time.sleep(min(pause, LONGEST_PAUSE))
+                pause *= 2
+            try:
+                with self._opener.open(self._request(body), timeout=self.config.timeout) as answer:
+                    content = answer.read(LARGEST_ANSWER + 1)
+                if len(content) > LARGEST_ANSWER:
+                    raise InputError(f"{self.config.url}: an answer of more than 256 MB.")
+                return content
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = _told(error)
+                if error.code not in BUSY:
+                    break
+                pause = max(pause, _asked_pause(error))
+            except (OSError, ValueError) as error:  # no connection, time over, a broken answer
+                reason = str(getattr(error, "reason", None) or error)
+        raise InputError(
+            f"{self.config.url}: no embeddings from {self.config.model} ({reason}). Check the "
+            f"address, the model's name and {self.config.api_key_env}."
+        )
+
+    def _request(self, body: bytes) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        key = os.environ.get(self.config.api_key_env)
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        return urllib.request.Request(f"{self.config.url}/embeddings", body, headers)
+
+
+def _told(error: urllib.error.HTTPError) -> str:
+    """What a refusal says, short."""
+    text = error.read(10_000).decode(errors="replace")
+    try:
+        told = json.loads(text)["error"]
+        text = told["message"] if isinstance(told, dict) else str(told)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return f"HTTP {error.code} {' '.join(text.split())[:160]}".strip()
+
+
+def _asked_pause(error: urllib.error.HTTPError) -> float:
+    try:
+        return float(error.headers.get("Retry-After", 0))
+    except ValueError:  # a date
+        return 0.0
+
+
+def _vectors(content: bytes, count: int, place: str) -> np.ndarray:
+    """The vectors of an answer in the order of the question."""
+    try:
+        lines = sorted(json.loads(content)["data"], key=lambda line: line["index"])
+        if [line["index"] for line in lines] != list(range(count)):
+            raise ValueError(f"{len(lines)} vectors for {count} texts")
+        vectors = np.array([line["embedding"] for line in lines], np.float32)
+        if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
+            raise ValueError("vectors that are not rows of finite numbers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: the answer is not that of an embeddings endpoint "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Check the address."
+        ) from error
+    return vectors
