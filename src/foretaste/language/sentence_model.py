@@ -52,7 +52,9 @@ class SentenceModel:
         self.batch_texts = self.config.batch_texts
         self.max_characters = self.config.max_characters
         try:
-            from sentence_transformers import SentenceTransformer
+            from sentence_transformers import (  # pyright: ignore[reportMissingImports]
+                SentenceTransformer,
+            )
         except ImportError as error:
             raise MissingExtraError("sentence-transformers", EXTRA) from error
         place = _place(self.config.model)
