@@ -129,7 +129,7 @@ def test_datasets_and_doctor(foretaste):
     assert foretaste("datasets", "--json").json["embedded"][0]["name"] == "movietweetings"
     assert "MIT" in foretaste("datasets").out
     found = foretaste("doctor", "--json").json
-    assert found["extras"] == {"als": True, "tune": True}
+    assert found["extras"] == {"als": True, "ann": True, "serve": True, "tune": True}
     assert found["machine"]["matmul_gflops"] > 0
 
 

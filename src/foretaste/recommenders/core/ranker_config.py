@@ -28,6 +28,12 @@ class RankerTrainConfig(TrainConfig):
     batch_tokens: int = Field(default=1_600, ge=1)
     weight_decay: float = Field(default=1.0, ge=0)
 
+    @model_validator(mode="after")
+    def _every_window(self) -> Self:
+        if self.windows != "every":
+            raise ValueError('windows = "last" is of no use to a ranker, which cuts no windows')
+        return self
+
 
 class RankerConfig(ModelConfig):
     """What every ranker has.
