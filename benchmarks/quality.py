@@ -10,6 +10,7 @@ each user's mean over the seeds.
 """
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,22 @@ def fit(recipe: Recipe, prepared: Split, seed: int) -> tuple[Recommender, int | 
     return recommender, recommender.fit(prepared, context).best_epoch
 
 
-def choose(data: str, name: str, source: Path, prepared: Split) -> Recipe:
-    """The configuration with the best NDCG@10 on validation."""
+def choose(data: str, name: str, source: Path, prepared: Split, folder: Path) -> Recipe:
+    """The configuration with the best NDCG@10 on validation; what was found is kept."""
     options = GRIDS[data].get(name, [{}])
     recipes = [Recipe.build(_values(name, source, one)) for one in options]
     if len(recipes) == 1:
         return recipes[0]
-    values = []
-    for recipe in recipes:
-        recommender, _ = fit(recipe, prepared, 0)
-        answers = rank_queries(recommender, prepared.valid, ["ndcg@10"])
-        values.append(float(answers.metrics["ndcg@10"].mean()))
+    kept = folder / f"{name}-choice.json"
+    known = dict(json.loads(kept.read_text())) if kept.exists() else {}
+    for option, recipe in zip(options, recipes, strict=True):
+        if str(option) not in known:
+            recommender, _ = fit(recipe, prepared, 0)
+            answers = rank_queries(recommender, prepared.valid, ["ndcg@10"])
+            known[str(option)] = float(answers.metrics["ndcg@10"].mean())
+            folder.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(known, indent=2))
+    values = [known[str(option)] for option in options]
     print(f"{data} {name}: {[f'{value:.4f}' for value in values]} of {options}", flush=True)
     return recipes[int(np.argmax(values))]
 
@@ -157,7 +163,7 @@ def measure(
         missing_again = [seed for seed in of_seeds if refits and not again.has(seed)]
         if not missing and not missing_again:
             continue
-        recipe = choose(source.stem, name, source, prepared)
+        recipe = choose(source.stem, name, source, prepared, folder)
         for seed in missing:
             begin = time.perf_counter()
             recommender, best = fit(recipe, prepared, seed)

@@ -112,11 +112,24 @@ def test_losses_of_a_hand_computed_case():
     torch.testing.assert_close(found, 3 * peak + 5 * balance)
 
 
+def test_padding_has_no_part_in_the_losses():
+    module, x = collective(user_dim=4, pool_size=3).train(), torch.randn(5, 12)
+    module(x)
+    alone = penalty_of(module)
+    padded = torch.cat([x, 100 * torch.randn(3, 12)]).unflatten(0, (2, 4))
+    module(padded)
+    real = torch.tensor([[True] * 4, [True, False, False, False]])
+    found = penalty_of(module, real)
+    assert alone is not None and found is not None
+    torch.testing.assert_close(found, alone)
+
+
 def test_gradients_reach_everything_that_learns():
     module, x = collective(user_dim=4, pool_size=3).train(), torch.randn(50, 12)
     key, value = module(x)
-    assert module.penalty is not None
-    (key.square().sum() + value.square().sum() + module.penalty).backward()
+    penalty = penalty_of(module)
+    assert penalty is not None
+    (key.square().sum() + value.square().sum() + penalty).backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
@@ -139,9 +152,10 @@ def test_peak_loss_opens_the_gates_and_balance_evens_the_use():
         optimizer = torch.optim.Adam(module.parameters(), 0.05)
         for _ in range(150):
             module(x)
-            assert module.penalty is not None
+            penalty = penalty_of(module)
+            assert penalty is not None
             optimizer.zero_grad()
-            module.penalty.backward()
+            penalty.backward()
             optimizer.step()
         with torch.no_grad():
             height, index = module.router(x).unflatten(-1, (2, -1)).max(-1)

@@ -69,14 +69,20 @@ class KeyValues(nn.Module):
         value_dim: width of a value, all heads together.
         record_bytes: bytes of a record.
         alignment: a record must begin at a multiple of this many bytes.
-        penalty: what the last forward in training adds to the loss of an event, or None.
     """
 
     key_dim: int
     value_dim: int
     record_bytes: int
     alignment: int = 1
-    penalty: Tensor | None = None
+
+    def penalty(self, real: Tensor | None = None) -> Tensor | None:
+        """What the last forward adds to the loss of an event; None for nothing.
+
+        ``real`` bool ``[...]`` says which of the events that it saw are no padding; None for all.
+        """
+        del real
+        return None
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +163,7 @@ class CollectiveKeyValues(KeyValues):
         self.config, self.heads = config, heads
         pooled = dim - config.user_dim if config.pool_size else 0
         self.key_dim = self.value_dim = config.user_dim + pooled
+        self.routed: Tensor | None = None  # [..., 2, m], of the last forward, if the router learns
         self.gated = False  # True: gates outside training too, to measure what hard look-up costs
         self.user = nn.Linear(dim, 2 * config.user_dim) if config.user_dim else None
         if config.user_type == "int8":
@@ -183,11 +190,20 @@ class CollectiveKeyValues(KeyValues):
             learning = self.training and self.config.train_router
             if learning or self.gated:
                 shared = shared * torch.sigmoid(height)[..., None, None]
-            if learning:
-                self.penalty = self._penalty(routed, height)
+            self.routed = routed if learning else None
             parts = torch.cat([own, shared], -1)  # [..., 2, H, U + G]
         key, value = parts.flatten(-2).unbind(-2)
         return key, value
+
+    def penalty(self, real: Tensor | None = None) -> Tensor | None:
+        """See ``KeyValues``: the mean of both losses, for keys and values together."""
+        if self.routed is None:
+            return None
+        routed = self.routed.flatten(0, -3) if real is None else self.routed[real]  # [E, 2, m]
+        peak = -F.logsigmoid(routed.amax(-1)).mean()
+        share = torch.softmax(routed, -1).mean(0)  # [2, m]
+        divergence = (share * (share.clamp_min(1e-12).log() + math.log(share.shape[-1]))).sum(-1)
+        return 2 * self.config.peak * peak + self.config.balance * divergence.sum()
 
     def pack(self, x: Tensor) -> Tensor:
         """See ``KeyValues``."""
@@ -282,13 +298,6 @@ class CollectiveKeyValues(KeyValues):
         """Pool entries of records, int64 ``[..., 2]``."""
         return from_bytes(records[..., self.user_bytes :].unflatten(-1, (2, -1)))
 
-    def _penalty(self, routed: Tensor, height: Tensor) -> Tensor:
-        """The mean over events of both losses, for keys and values together."""
-        peak = -F.logsigmoid(height).mean()
-        share = torch.softmax(routed, -1).flatten(0, -3).mean(0)  # [2, m]
-        divergence = (share * (share.clamp_min(1e-12).log() + math.log(share.shape[-1]))).sum(-1)
-        return 2 * self.config.peak * peak + self.config.balance * divergence.sum()
-
 
 def key_values(
     dim: int,
@@ -303,9 +312,12 @@ def key_values(
     return CollectiveKeyValues(dim, heads, config)
 
 
-def penalty_of(network: nn.Module) -> Tensor | None:
-    """What all keys and values of a network add to the loss of an event; None for nothing."""
-    found = [m.penalty for m in network.modules() if isinstance(m, KeyValues)]
+def penalty_of(network: nn.Module, real: Tensor | None = None) -> Tensor | None:
+    """What all keys and values of a network add to the loss of an event; None for nothing.
+
+    ``real`` is as in ``KeyValues.penalty``.
+    """
+    found = [m.penalty(real) for m in network.modules() if isinstance(m, KeyValues)]
     known = [penalty for penalty in found if penalty is not None]
     return torch.stack(known).sum() if known else None
 

@@ -136,13 +136,14 @@ def test_padding_has_no_part_in_the_losses_of_collective_keys():
     network = made("din", dropout=0.0, **KINDS[1])._network(20, 0).train()
     items = torch.tensor([[4, 7, 2]])
     network.remember(History(items, None, torch.tensor([3])))
-    alone = network.key_values.penalty
+    alone = network.key_values.penalty()
     padded = torch.cat(
         [torch.nn.functional.pad(items, (0, 5)), torch.zeros(1, 8, dtype=torch.int64)]
     )
     network.remember(History(padded, None, torch.tensor([3, 0])))
-    assert alone is not None and network.key_values.penalty is not None
-    torch.testing.assert_close(network.key_values.penalty, alone)
+    found = network.key_values.penalty()
+    assert alone is not None and found is not None
+    torch.testing.assert_close(found, alone)
 
 
 # --- What is wrong, and where learning begins -----------------------------------------------------

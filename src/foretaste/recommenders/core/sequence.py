@@ -119,9 +119,11 @@ class NextItemLoss(nn.Module):
         device = self.log_q.device
         targets = torch.from_numpy(batch.targets).to(device).flatten()
         real = (targets >= 0).nonzero().squeeze(1)
-        hidden = self.network(tensors(batch, device)).flatten(0, 1)
+        histories = tensors(batch, device)
+        hidden = self.network(histories).flatten(0, 1)
         loss = self.next_item(hidden[real], targets[real].long(), half)
-        penalty = penalty_of(self.network)
+        place = torch.arange(histories.items.shape[1], device=device)
+        penalty = penalty_of(self.network, place < histories.lengths[:, None])
         return loss if penalty is None else loss + batch.tokens * penalty
 
     def next_item(self, hidden: Tensor, targets: Tensor, half: bool) -> Tensor:
