@@ -15,6 +15,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import Recommender, RunContext
+from foretaste.recommenders.core.generator import Generator
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.registry import find, names
 from foretaste.recommenders.core.sequence import SequenceRecommender
@@ -29,6 +30,9 @@ TINY = {
     "l2": 1.0,
     "shrink": 0.0,
     "regularization": 0.01,
+    "decoder_layers": 1,
+    "source_dim": 8,
+    "clusters": 3,
 }
 TRAIN = {"batch_tokens": 128, "learning_rate": 1e-2, "warmup_steps": 10, "validate_queries": 50}
 NOT_PERSONAL = {"popularity"}
@@ -42,8 +46,20 @@ def tiny(name: str, epochs: int = 2, **parameters) -> Recommender:
     known = find(name).Config.model_fields
     # Validated once, so that the weights are those of the last epoch.
     train = {"train": {**TRAIN, "epochs": epochs, "validate_every": epochs}}
-    wanted: dict[str, Any] = TINY | train | parameters
+    wanted: dict[str, Any] = TINY | train | small_codes(name) | parameters
     return find(name)(**{key: value for key, value in wanted.items() if key in known})
+
+
+def small_codes(name: str) -> dict[str, Any]:
+    """Few codes, quickly learnt, for a model that writes them."""
+    if not issubclass(find(name), Generator):
+        return {}
+    codes = find(name).Config.model_fields["codes"].default
+    known = type(codes.tokenizer).model_fields
+    small = {key: value for key, value in {"size": 8, "steps": 60}.items() if key in known}
+    return {
+        "codes": codes.model_copy(update={"tokenizer": codes.tokenizer.model_copy(update=small)})
+    }
 
 
 @pytest.fixture(scope="module")
@@ -378,10 +394,10 @@ def test_smallest_logs_fit_or_say_why(name: str, rows: list[list[int]], split_of
 
 @pytest.mark.parametrize(
     "name",
-    [n for n in names() if n == "markov" or issubclass(find(n), SequenceRecommender)],
+    [n for n in names() if n == "markov" or issubclass(find(n), SequenceRecommender | Generator)],
 )
 def test_sequence_models_learn_a_cycle(name: str, cyclic: Split):
-    model = tiny(name, epochs=45)
+    model = tiny(name, epochs=60 if issubclass(find(name), Generator) else 45)
     model.fit(cyclic, RunContext(seed=0))
     hits = rank_queries(model, cyclic.test, ["hr@1"]).metrics["hr@1"]
     assert hits.mean() > 0.97

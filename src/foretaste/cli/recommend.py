@@ -26,6 +26,9 @@ def recommend(
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="Allow items of the history.")
     ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which codes, and which events led to them.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Recommend items. Without a history it recommends what is popular."""
@@ -40,6 +43,7 @@ def recommend(
         k=k,
         candidates=_ids(candidates),
         exclude="none" if include_seen else "seen",
+        explain=explain,
     )
     found = answer(RunFolder.open(run), question)
     if json:
@@ -64,6 +68,24 @@ def show_answer(found) -> None:
         for place, line in enumerate(found.items, 1)
     ]
     print_table("", ["#", "title", "id", "score"], rows)
+    for reason in found.reasons or []:
+        show_reason(reason)
+
+
+def show_reason(reason) -> None:
+    """The codes of an item in words, what thoughts pointed at, and the events that count most."""
+    from foretaste.cli.display import say
+
+    say(f"\n{reason.title} [{reason.item_id}]")
+    for code in reason.codes:
+        thought = ""
+        if code.thought is not None:
+            thought = f"thinks of {code.thought} ({code.certainty:.0%}), writes "
+        say(f"  level {code.level + 1}: {thought}code {code.code}: {code.words}")
+    counted = [event for event in reason.events if event.fall > 0][:3]
+    if counted:
+        because = "; ".join(f"{event.title} ({event.fall:+.2f})" for event in counted)
+        say(f"  because of {because}")
 
 
 def _titles(text: str | None) -> list[str]:

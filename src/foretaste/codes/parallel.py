@@ -118,12 +118,7 @@ class SlotIndex:
         self._check(fixed)
         codes = torch.arange(self.slots, device=self.device) * self.size + fixed  # [B, L]
         free = fixed == FREE
-        known = codes.masked_fill(free, 0)
-        counts = (self.first[known + 1] - self.first[known]).masked_fill(free, len(self))
-        count, slot = counts.min(1)  # [B]
-        # A row with nothing fixed reads the items of slot 0, all of them.
-        rare = known.gather(1, slot[:, None]).squeeze(1)
-        begin = torch.where(free.all(1), 0, self.first[rare])
+        begin, count = self._rarest(fixed)
         rows = torch.repeat_interleave(torch.arange(len(fixed), device=self.device), count)
         ahead = count.cumsum(0) - count
         place = torch.arange(len(rows), device=self.device) - (ahead - begin)[rows]
@@ -137,6 +132,19 @@ class SlotIndex:
             raise NoContinuationError(f"no item has the codes {fixed[row].tolist()} (row {row})")
         order = (rows * len(self) + items).argsort()
         return Agreeing(rows[order], items[order])
+
+    def _rarest(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
+        """Where in ``order`` the items of each row's rarest fixed code begin, and how many.
+
+        A row with nothing fixed reads the items of slot 0, all of them.
+        """
+        codes = torch.arange(self.slots, device=self.device) * self.size + fixed  # [B, L]
+        free = fixed == FREE
+        known = codes.masked_fill(free, 0)
+        counts = (self.first[known + 1] - self.first[known]).masked_fill(free, len(self))
+        count, slot = counts.min(1)  # [B]
+        rare = known.gather(1, slot[:, None]).squeeze(1)
+        return torch.where(free.all(1), 0, self.first[rare]), count
 
     def allowed(self, fixed: Tensor) -> Tensor:
         """The codes that remain: bool ``[B, L, K]``, True where some agreeing item has the code.
@@ -225,18 +233,34 @@ class SlotIndex:
             InputError: for shapes that do not fit, or NaN.
         """
         flat = self._flat(log_probs)
-        found = self.agreeing(fixed)
-        codes = self.numbers[:, found.items].T.long()  # [n, L]
-        gained = flat[found.rows[:, None], codes].masked_fill(fixed[found.rows] != FREE, 0)
-        scores = start[found.rows] + gained.sum(1)
-        query = queries[found.rows]
+        self._check(fixed)
+        unwanted = None
         if hidden is not None:
             pairs = hidden.rows * len(self) + hidden.items
-            unwanted = torch.isin(
-                query * len(self) + found.items, torch.from_numpy(pairs).to(self.device)
-            )
-            scores = scores.masked_fill(unwanted, -torch.inf)
-        return _best_of(query, found.items, scores, count, k)
+            unwanted = torch.from_numpy(pairs).to(self.device)
+        parts = []
+        for some in self._beams_at_once(fixed):
+            found = self.agreeing(fixed[some])
+            free = fixed[some] == FREE
+            codes = self.numbers[:, found.items].T.long()  # [n, L]
+            gained = flat[some][found.rows[:, None], codes].masked_fill(~free[found.rows], 0)
+            scores = start[some][found.rows] + gained.sum(1)
+            pairs = queries[some][found.rows] * len(self) + found.items
+            if unwanted is not None:
+                scores = scores.masked_fill(torch.isin(pairs, unwanted), -torch.inf)
+            parts.append(_best_pairs(pairs, scores, len(self), k))
+        pairs = torch.cat([pair for pair, _ in parts])
+        scores = torch.cat([score for _, score in parts])
+        if len(parts) > 1:
+            pairs, scores = _best_pairs(pairs, scores, len(self), k)
+        return _as_found(pairs, scores, len(self), count, k)
+
+    def _beams_at_once(self, fixed: Tensor) -> list[slice]:
+        """Stretches of beams whose items are few enough to be looked through together."""
+        limit = NUMBERS_AT_ONCE if self.device.type == "cpu" else NUMBERS_ON_DEVICE
+        ends = (self._rarest(fixed)[1].cumsum(0) * self.slots // limit).cpu()
+        cuts = (ends.diff() > 0).nonzero().squeeze(1).add(1).tolist()
+        return [slice(a, b) for a, b in zip([0, *cuts], [*cuts, len(fixed)], strict=True)]
 
     def _blocks(self, rows: int) -> list[slice]:
         numbers = NUMBERS_AT_ONCE if self.device.type == "cpu" else NUMBERS_ON_DEVICE
@@ -290,23 +314,33 @@ def _best_places(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best.values, group * GROUP + best.indices % GROUP
 
 
-def _best_of(query: Tensor, items: Tensor, scores: Tensor, count: int, k: int) -> FoundItems:
-    """The best ``k`` different items of each query from a list of (query, item, score)."""
+def _best_pairs(pairs: Tensor, scores: Tensor, items: int, k: int) -> tuple[Tensor, Tensor]:
+    """The best ``k`` of each query, best first, from pairs ``query * items + item``, each once."""
     order = scores.argsort(descending=True, stable=True)
-    pairs = torch.stack([query[order], items[order]], 1)
-    _, inverse = torch.unique(pairs, dim=0, return_inverse=True)
-    # The first of each pair, in the order of the scores.
-    place = torch.arange(len(order), device=order.device)
-    earliest = torch.full((int(inverse.max()) + 1,), len(order), device=order.device)
-    earliest.scatter_reduce_(0, inverse, place, "amin")
-    order = order[earliest[inverse] == place]
-    order = order[query[order].argsort(stable=True)]
-    sizes = torch.bincount(query[order], minlength=count)
-    rank = torch.arange(len(order), device=order.device)
-    rank -= torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-    kept = order[rank < k]
-    found = torch.full((count, k), -1, device=items.device)
+    order = order[pairs[order].argsort(stable=True)]
+    # Equal pairs lie together now, the best of each in front.
+    first = torch.ones(len(order), dtype=torch.bool, device=order.device)
+    first[1:] = pairs[order][1:] != pairs[order][:-1]
+    order = order[first]
+    order = order[scores[order].argsort(descending=True, stable=True)]
+    query = pairs[order] // items
+    by_query = query.argsort(stable=True)
+    order, query = order[by_query], query[by_query]
+    kept = order[_ranks(query) < k]
+    return pairs[kept], scores[kept]
+
+
+def _as_found(pairs: Tensor, scores: Tensor, items: int, count: int, k: int) -> FoundItems:
+    """What ``_best_pairs`` gave as rows of ``k``."""
+    query = pairs // items
+    rank = _ranks(query)
+    found = torch.full((count, k), -1, device=pairs.device)
     best = scores.new_full((count, k), -torch.inf)
-    found[query[kept], rank[rank < k]] = items[kept]
-    best[query[kept], rank[rank < k]] = scores[kept]
+    found[query, rank], best[query, rank] = pairs % items, scores
     return FoundItems(found.masked_fill(best.isneginf(), -1), best)
+
+
+def _ranks(owner: Tensor) -> Tensor:
+    """The place of each element among those of its owner; owners are ascending."""
+    sizes = torch.bincount(owner)
+    return torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]

@@ -10,6 +10,8 @@ from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.experiments.running import reopen
 from foretaste.recommenders.core.base import Exclude, Recommender
+from foretaste.recommenders.core.explaining import Reason
+from foretaste.recommenders.core.generator import Generator
 from foretaste.recommenders.core.results import RecommendedItem
 
 
@@ -24,6 +26,7 @@ class Question:
         k: length of the list.
         candidates: item ids that may be recommended; None means all.
         exclude: ``seen`` leaves items of the history out.
+        explain: whether reasons are given, which generators can.
     """
 
     titles: list[str]
@@ -32,6 +35,7 @@ class Question:
     k: int = 10
     candidates: list[str] | None = None
     exclude: Exclude = "seen"
+    explain: bool = False
 
 
 class Matched(NamedTuple):
@@ -52,21 +56,34 @@ class Answer:
         matched: what typed titles and ids were taken for.
         unknown: titles and ids that the catalog does not hold; they were left out.
         history: the item ids that the list answers to.
+        reasons: why each item is listed; None when not asked for.
     """
 
     items: list[RecommendedItem]
     matched: list[Matched]
     unknown: list[str]
     history: list[str]
+    reasons: list[Reason] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: ``items``, ``matched``, ``unknown``, ``history``."""
-        return {
+        """Plain values: ``items``, ``matched``, ``unknown``, ``history``, and any ``reasons``."""
+        plain = {
             "items": [line._asdict() for line in self.items],
             "matched": [match._asdict() for match in self.matched],
             "unknown": self.unknown,
             "history": self.history,
         }
+        if self.reasons is None:
+            return plain
+        reasons = [
+            reason._asdict()
+            | {
+                "codes": [code._asdict() for code in reason.codes],
+                "events": [event._asdict() for event in reason.events],
+            }
+            for reason in self.reasons
+        ]
+        return plain | {"reasons": reasons}
 
 
 def answer(run: RunFolder, question: Question) -> Answer:
@@ -74,7 +91,7 @@ def answer(run: RunFolder, question: Question) -> Answer:
 
     Raises:
         InputError: when the question names its history in two ways, the user is not in the log,
-            or the run has no trained model.
+            the run has no trained model, or reasons are asked of one that has none.
     """
     named = [bool(question.titles), bool(question.item_ids), question.user is not None]
     if sum(named) > 1:
@@ -87,7 +104,16 @@ def answer(run: RunFolder, question: Question) -> Answer:
     lists = recommender.recommend(
         [history], question.k, exclude=question.exclude, candidates=question.candidates
     )
-    return Answer(lists[0], matched, unknown, history)
+    if not question.explain:
+        return Answer(lists[0], matched, unknown, history)
+    if not isinstance(recommender, Generator):
+        raise InputError(
+            f"--explain: {recommender.name} writes no codes to explain. Train tiger, mdgr or s2gr, "
+            "or serve the run and ask with explain."
+        )
+    listed = [line.item_id for line in lists[0]]
+    reasons = recommender.explain(history, listed) if history else []
+    return Answer(lists[0], matched, unknown, history, reasons)
 
 
 def _of_typed(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foretaste.nn.attention import WindowedAttention
-from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues
+from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues, KeyValues
 
 ROUNDS = 15
 OPEN_GATE = 4.0
@@ -45,6 +45,13 @@ class Part(NamedTuple):
     route_bias: Tensor
 
 
+class Turns(NamedTuple):
+    """How the heads of keys and of values were turned, each ``[H, K, K']`` (see ``Part``)."""
+
+    key: Tensor
+    value: Tensor
+
+
 @torch.no_grad()
 def begin_collective(to: WindowedAttention, full: WindowedAttention, x: Tensor, seed: int) -> None:
     """Set the weights of ``to`` (collective) from ``full`` and the events it has seen.
@@ -55,7 +62,24 @@ def begin_collective(to: WindowedAttention, full: WindowedAttention, x: Tensor, 
         x: ``[n, D]``, what ``full`` made keys and values of; at least as many as pool entries.
         seed: of k-means.
     """
-    made, whole = to.key_values, full.key_values
+    turns = begin_key_values(to.key_values, full.key_values, x, seed)
+    turn_query(to.query, full.query, turns.key, full.scale / to.scale)
+    turn_output(to.output, full.output, turns.value)
+    to.by_distance.copy_(full.by_distance)
+
+
+@torch.no_grad()
+def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) -> Turns:
+    """Set collective keys and values ``made`` from full ones.
+
+    What asks and what reads them must turn with them (``turn_query``, ``turn_output``).
+
+    Args:
+        made: collective, of the same width and heads.
+        whole: trained, full.
+        x: ``[n, D]``, events; at least as many as pool entries.
+        seed: of k-means.
+    """
     assert isinstance(made, CollectiveKeyValues) and isinstance(whole, FullKeyValues)
     weights = whole.project.weight.chunk(2), whole.project.bias.chunk(2)
     key, value = (_part(weight, bias, x, made, seed) for weight, bias in zip(*weights, strict=True))
@@ -75,9 +99,7 @@ def begin_collective(to: WindowedAttention, full: WindowedAttention, x: Tensor, 
     if made.pool is not None:
         assert key.centres is not None and value.centres is not None
         made.pool.copy_(torch.stack([key.centres, value.centres]))
-    _turn_query(to.query, full.query, key.turn, full.scale / to.scale)
-    _turn_output(to.output, full.output, value.turn)
-    to.by_distance.copy_(full.by_distance)
+    return Turns(key.turn, value.turn)
 
 
 def _part(weight: Tensor, bias: Tensor, x: Tensor, made: CollectiveKeyValues, seed: int) -> Part:
@@ -107,7 +129,9 @@ def _part(weight: Tensor, bias: Tensor, x: Tensor, made: CollectiveKeyValues, se
     return Part(turn, own_weight, own_bias, entries, route * factor, height)
 
 
-def _turn_query(to: nn.Linear, full: nn.Linear, turn: Tensor, factor: float) -> None:
+@torch.no_grad()
+def turn_query(to: nn.Linear, full: nn.Linear, turn: Tensor, factor: float) -> None:
+    """Have ``to`` ask turned keys as ``full`` asked the old ones, times ``factor``."""
     heads = len(turn)
     weight = torch.einsum("hkd,hkl->hld", full.weight.unflatten(0, (heads, -1)), turn)
     bias = torch.einsum("hk,hkl->hl", full.bias.unflatten(0, (heads, -1)), turn)
@@ -115,7 +139,9 @@ def _turn_query(to: nn.Linear, full: nn.Linear, turn: Tensor, factor: float) -> 
     to.bias.copy_(bias.flatten() * factor)
 
 
-def _turn_output(to: nn.Linear, full: nn.Linear, turn: Tensor) -> None:
+@torch.no_grad()
+def turn_output(to: nn.Linear, full: nn.Linear, turn: Tensor) -> None:
+    """Have ``to`` read turned values as ``full`` read the old ones."""
     weight = torch.einsum("dhk,hkl->dhl", full.weight.unflatten(1, (len(turn), -1)), turn)
     to.weight.copy_(weight.flatten(1))
     to.bias.copy_(full.bias)

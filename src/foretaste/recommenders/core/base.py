@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -36,6 +36,14 @@ class ModelConfig(BaseModel):
     """The parameters of a recommender, and the only list of them. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Wanted(NamedTuple):
+    """What a list may hold; see ``Recommender.scores``."""
+
+    exclude: Exclude = "seen"
+    allowed: np.ndarray | None = None
+    depth: int | None = None
 
 
 def _keep_nothing(event: str, **facts: Any) -> None:
@@ -140,7 +148,7 @@ class Recommender(ABC):
         k = min(k, len(catalog))
         items = np.full((len(known), k), -1, np.int32)
         values = np.full((len(known), k), -np.inf, np.float32)
-        for rows, scores in self.scores(known, exclude=exclude, allowed=allowed):
+        for rows, scores in self.scores(known, exclude=exclude, allowed=allowed, depth=k):
             top = scores.topk(k, dim=1)
             values[rows] = top.values.float().cpu().numpy()
             items[rows] = top.indices.cpu().numpy()
@@ -153,6 +161,7 @@ class Recommender(ABC):
         *,
         exclude: Exclude = "seen",
         allowed: np.ndarray | None = None,
+        depth: int | None = None,
         block: int | None = None,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Scores of the whole catalog, a block of queries at a time.
@@ -161,6 +170,8 @@ class Recommender(ABC):
             histories: item numbers of this model's catalog, one row per query.
             exclude: as for ``recommend``.
             allowed: bool ``[items]``, the items that may be recommended.
+            depth: how many of the best must be in their right order; a model that searches for
+                items looks for so many. None leaves it to the model.
             block: queries per block; by default as many as fit ``SCORES_AT_ONCE``.
 
         Yields:
@@ -173,6 +184,7 @@ class Recommender(ABC):
         block = block or max(1, min(4096, SCORES_AT_ONCE // len(catalog)))
         order = np.argsort(histories.lengths, kind="stable")  # like lengths run together
         popular = torch.from_numpy(self._cold()).float()
+        wanted = Wanted(exclude, allowed, depth)
         forbidden = None if allowed is None else torch.from_numpy(~allowed)
         for first in range(0, len(order), block):
             rows = order[first : first + block]
@@ -181,10 +193,10 @@ class Recommender(ABC):
             if cold == len(rows):
                 scores = popular.repeat(cold, 1)
             elif cold:
-                warm = self._score(part.take(np.arange(cold, len(rows))))
+                warm = self._scored(part.take(np.arange(cold, len(rows))), wanted)
                 scores = torch.cat([popular.to(warm.device).repeat(cold, 1), warm])
             else:
-                scores = self._score(part)
+                scores = self._scored(part, wanted)
             if exclude == "seen":
                 seen = torch.from_numpy(part.rows), torch.from_numpy(part.items.astype(np.int64))
                 scores[seen] = -torch.inf
@@ -266,6 +278,11 @@ class Recommender(ABC):
     @abstractmethod
     def _score(self, histories: Sequences) -> Tensor:
         """Scores float32 ``[B, items]`` of non-empty histories; the caller may write on it."""
+
+    def _scored(self, histories: Sequences, wanted: Wanted) -> Tensor:
+        """As ``_score``, for a model whose search depends on what is wanted."""
+        del wanted
+        return self._score(histories)
 
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -28,9 +29,11 @@ from foretaste.nn.key_values import penalty_of
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
 from foretaste.recommenders.core.ranker_config import RankerConfig
 from foretaste.recommenders.core.ranker_network import History, RankerNetwork
+from foretaste.recommenders.core.ranker_starting import SAME, start_ranker
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.results import FitReport
-from foretaste.recommenders.core.sequence import _some
+from foretaste.recommenders.core.sequence import some_queries
+from foretaste.recommenders.core.starting import load_source
 from foretaste.recommenders.core.training import Objective, Trainer, TrainingData
 
 TOKENS_WHEN_ASKED = 4_096
@@ -209,7 +212,7 @@ class Ranker(Recommender):
                 "no user has two events in train, so no event has a history to learn from. "
                 "Use a model that needs none, such as popularity."
             )
-        asked = _some(split.valid, config.train.validate_queries, run.seed)
+        asked = some_queries(split.valid, config.train.validate_queries, run.seed)
         metric = config.train.metric
 
         def validate() -> float:
@@ -239,17 +242,35 @@ class Ranker(Recommender):
         trust = shown / np.maximum(shown + config.shrink, 1)
         self.network.trust[:items] = torch.from_numpy(trust)
         self.network.often.data[:items] = torch.from_numpy(_log_odds(clicked, shown))
+        if config.start_from is not None:
+            self._start_from(config.start_from, data, run.seed)
         objective = Objective(
             ClickLoss(self.network), self.network, validate, config.max_length, items
         )
         train = config.train.model_copy(update={"metric": metric})
         return Trainer(objective, data, train, run).fit()
 
-    @torch.no_grad()
+    def _start_from(self, folder: Path, data: TrainingData, seed: int) -> None:
+        same = [field for field in SAME if field in type(self.config).model_fields]
+        source = load_source(self, folder, same)
+        if not np.array_equal(source.rating_values, self.rating_values):
+            raise InputError(
+                f"model.start_from = {folder}: was trained on other ratings. Train it on the same "
+                "data."
+            )
+        batches = cast(ClickBatches, data.batches(np.random.default_rng(seed)))
+        start_ranker(self.network, source.network, batches, _tensors, seed)
+
     def _score(self, histories: Sequences) -> Tensor:
+        return self.score_items(histories, np.arange(len(self.popularity)))
+
+    @torch.no_grad()
+    def score_items(self, histories: Sequences, items: np.ndarray) -> Tensor:
+        """The logits ``[B, n]`` of these item numbers alone; no history may be empty."""
         network, config = self.network.eval(), self.config
-        device, items = network.items.weight.device, len(self.popularity)
-        scores = torch.empty(len(histories), items, device=device)
+        device = network.items.weight.device
+        asked = torch.from_numpy(items.astype(np.int64)).to(device)
+        scores = torch.empty(len(histories), len(asked), device=device)
         for batch in query_batches(histories, config.max_length, TOKENS_WHEN_ASKED):
             history = History(
                 torch.from_numpy(batch.items).to(device),
@@ -260,10 +281,9 @@ class Ranker(Recommender):
             width = max(config.heads * batch.items.shape[1], config.hidden, config.dim)
             block = max(1, PAIRS_AT_ONCE // (len(batch.rows) * width))
             rows = torch.from_numpy(batch.rows).to(device)
-            for first in range(0, items, block):
-                asked = torch.arange(first, min(first + block, items), device=device)
-                found = network.judge(memory, asked[None], ends)
-                scores[rows[:, None], asked] = found.float()
+            for first in range(0, len(asked), block):
+                found = network.judge(memory, asked[None, first : first + block], ends)
+                scores[rows, first : first + block] = found.float()
         return scores
 
     @torch.no_grad()

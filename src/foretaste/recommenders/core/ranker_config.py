@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -47,6 +48,9 @@ class RankerConfig(ModelConfig):
         dropout: share of event vectors and hidden values set to zero in training.
         attention: ``full`` keys and values, or ``collective`` ones (CollectiveKV).
         collective: of collective keys and values.
+        start_from: run folder of a trained ranker of the same kind and shape, whose weights
+            training starts from. Collective keys and values then begin as what is nearest to its
+            full ones.
         negatives: items sampled for every event when there are no impressions (``fit``).
         click_metric: what chooses the best epoch on impressions (``fit_clicks``).
         train: how the network is trained (``[train]`` of a recipe).
@@ -60,6 +64,7 @@ class RankerConfig(ModelConfig):
     dropout: float = Field(default=0.3, ge=0, lt=1)
     attention: Literal["full", "collective"] = "full"
     collective: CollectiveConfig = CollectiveConfig()
+    start_from: Path | None = None
     negatives: int = Field(default=4, ge=1)
     click_metric: Literal["auc", "gauc", "log_loss"] = "auc"
     train: RankerTrainConfig = RankerTrainConfig()

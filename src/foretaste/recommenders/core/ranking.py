@@ -55,8 +55,7 @@ def rank_queries(
         block: queries at a time.
         progress: who is told.
     """
-    for name in metrics:
-        parse_metric(name)
+    depth = max([parse_metric(name).k for name in metrics] + [list_length or 1])
     catalog = recommender.catalog
     assert catalog is not None
     figures: dict[str, np.ndarray] = {}
@@ -65,7 +64,8 @@ def rank_queries(
     if list_length is not None:
         lists = ListMetrics(len(catalog), recommender.popularity, catalog.categories, list_length)
     with (progress or Silent()).task("ranking", len(queries)) as task:
-        for rows, scores in recommender.scores(queries.histories, exclude=exclude, block=block):
+        blocks = recommender.scores(queries.histories, exclude=exclude, depth=depth, block=block)
+        for rows, scores in blocks:
             targets = queries.targets.take(rows)
             positions = target_positions(scores, targets.rows, targets.items)
             found = query_metrics(positions, targets.rows, len(rows), metrics)

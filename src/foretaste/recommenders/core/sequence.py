@@ -155,7 +155,7 @@ class SequenceRecommender(Recommender):
         config: SequenceConfig = self.config
         torch.manual_seed(run.seed)
         self.network = self._begin(split, run)
-        asked = _some(split.valid, config.train.validate_queries, run.seed)
+        asked = some_queries(split.valid, config.train.validate_queries, run.seed)
         metric = config.train.metric
 
         def validate() -> float:
@@ -171,8 +171,17 @@ class SequenceRecommender(Recommender):
         )
         return Trainer(objective, split.train, config.train, run).fit()
 
-    @torch.no_grad()
+    def score_items(self, histories: Sequences, items: np.ndarray) -> Tensor:
+        """The scores ``[B, n]`` of these item numbers alone; no history may be empty."""
+        wanted = torch.from_numpy(items.astype(np.int64)).to(self.network.catalog().device)
+        return self._vectors(histories) @ self.network.catalog().detach()[wanted].T
+
     def _score(self, histories: Sequences) -> Tensor:
+        return self._vectors(histories) @ self.network.catalog().detach().T
+
+    @torch.no_grad()
+    def _vectors(self, histories: Sequences) -> Tensor:
+        """What histories ask with, ``[B, D]``."""
         self.network.eval()
         weight = self.network.catalog()
         vectors = weight.new_empty(len(histories), weight.shape[1])
@@ -180,7 +189,7 @@ class SequenceRecommender(Recommender):
         for batch in query_batches(histories, length, TOKENS_WHEN_ASKED):
             found = self.network.last(tensors(batch, weight.device))
             vectors[torch.from_numpy(batch.rows).to(weight.device)] = found.to(vectors.dtype)
-        return vectors @ weight.T
+        return vectors
 
     def _begin(self, split: Split, run: RunContext) -> SequenceNetwork:
         """The network with its first weights; the generator of PyTorch is seeded."""
@@ -217,7 +226,7 @@ def tensors(batch: Batch, device: torch.device) -> Histories:
     )
 
 
-def _some(queries: Queries, limit: int, seed: int) -> Queries:
+def some_queries(queries: Queries, limit: int, seed: int) -> Queries:
     """At most ``limit`` queries, always the same ones for a seed."""
     if len(queries) <= limit:
         return queries

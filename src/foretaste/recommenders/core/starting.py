@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,17 +20,22 @@ from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.sequence import tensors
 from foretaste.recommenders.core.windowed import WindowedNetwork
 
-if TYPE_CHECKING:
-    from foretaste.recommenders.core.incremental import IncrementalRecommender
-
 EVENTS = 20_000
 """Events whose keys and values say where pools begin, and more where pools are large."""
 
 SAME = ("dim", "heads", "layers", "window")
 
 
-def load_source(model: IncrementalRecommender, folder: Path) -> IncrementalRecommender:
+Model = TypeVar("Model", bound=Recommender)
+
+
+def load_source(model: Model, folder: Path, same: Sequence[str] = SAME) -> Model:
     """The trained model that ``model`` starts from.
+
+    Args:
+        model: with its catalog set.
+        folder: of a run, or where a model was saved.
+        same: fields that both configurations must have alike.
 
     Raises:
         InputError: when it is another model, has another shape, or knows other items.
@@ -38,7 +44,7 @@ def load_source(model: IncrementalRecommender, folder: Path) -> IncrementalRecom
     place = f"model.start_from = {folder}"
     if type(source) is not type(model):
         raise InputError(f"{place}: holds a {source.name}, not a {model.name}.")
-    for field in SAME:
+    for field in same:
         theirs, ours = getattr(source.config, field), getattr(model.config, field)
         if theirs != ours:
             raise InputError(f"{place}: its {field} is {theirs}, here it is {ours}.")
@@ -86,12 +92,17 @@ def start_from(
     sources = [full.key_values for _, full in blocks]
     seen = _seen(source, sources, histories, seed, max(EVENTS, 10 * network.pool_size))
     for (made, full), x in zip(blocks, seen, strict=True):
-        if len(x) < network.pool_size:
-            raise InputError(
-                f"collective.pool_size = {network.pool_size}: more entries than the {len(x)} "
-                "events to learn from. Make it smaller."
-            )
+        require_events(network.pool_size, len(x))
         begin_collective(made.attention, full.attention, x, seed)
+
+
+def require_events(pool_size: int, events: int) -> None:
+    """Raises InputError when a pool would have more entries than there are events."""
+    if events < pool_size:
+        raise InputError(
+            f"collective.pool_size = {pool_size}: more entries than the {events} "
+            "events to learn from. Make it smaller."
+        )
 
 
 def _seen(

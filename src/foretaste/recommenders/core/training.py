@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -50,6 +50,17 @@ class TrainingData(Protocol):
     def batches(self, rng: np.random.Generator) -> Pass:
         """Those of one epoch; nothing but ``rng`` may make them differ from another's."""
         ...
+
+
+@runtime_checkable
+class Curriculum(Protocol):
+    """A loss that changes while training goes on.
+
+    Attributes:
+        progress: the share of all epochs that is done, set before every batch.
+    """
+
+    progress: float
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,10 @@ class Trainer:
         total = torch.zeros((), device=self.fabric.device)
         targets = 0
         for index, batch in enumerate(batches):
-            self._set_rate((self.state.next_epoch - 1 + index / len(batches)) / config.epochs)
+            done = (self.state.next_epoch - 1 + index / len(batches)) / config.epochs
+            self._set_rate(done)
+            if isinstance(self.objective.loss, Curriculum):
+                self.objective.loss.progress = done
             value = self.loss(_share(batch, self.fabric), half)
             # DDP averages gradients over processes: times their number, this is the mean loss
             # over the targets of the whole batch, wherever they were computed.

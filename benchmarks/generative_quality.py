@@ -1,0 +1,288 @@
+"""Quality of recommenders that write semantic IDs, beside their controls and what scores items.
+
+    .venv/bin/python benchmarks/generative_quality.py --amazon FOLDER FOLDER --data movietweetings
+
+``--amazon`` takes folders of Amazon 2018 as published (see ``amazon18.py``), whose questions are
+asked as they are, items of the history allowed. ``--data`` takes a log; it is cut by leave-last-out
+after a 5-core, and items of the history are left out. Ranking is over the full catalog.
+
+All networks have the same width, blocks, dropout, batches and early stopping on validation. Codes
+are made once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is asked
+with every number of warm-up slots. Figures of every question are kept in ``--runs``, one file for
+each arm and seed, so that the script goes on where it was stopped; differences are paired by
+question, each question's mean over the seeds.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from amazon18 import published_split
+from peers.driving import write_table
+
+from foretaste.codes.tokenizer import FitContext
+from foretaste.codes.tokenizer import find as find_tokenizer
+from foretaste.data.split import Split
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.recipe import DataSection, SplitSection
+from foretaste.experiments.running import split_dataset
+from foretaste.metrics import bootstrap_mean, holm, paired_difference
+from foretaste.recommenders.core.base import Exclude, Recommender, RunContext
+from foretaste.recommenders.core.coding import CodingConfig, code_catalog
+from foretaste.recommenders.core.collaborative import collaborative_vectors
+from foretaste.recommenders.core.generator import Generator
+from foretaste.recommenders.core.ranking import rank_queries
+from foretaste.recommenders.core.registry import find
+
+METRICS = ("ndcg@10", "hr@10")
+TRAIN = {
+    "epochs": 80,
+    "patience": 6,
+    "min_epochs": 10,
+    "batch_tokens": 1_000,
+    "validate_queries": 1_000,
+}
+NETWORK: dict[str, Any] = {"dim": 64, "layers": 2, "heads": 2, "max_length": 50}
+WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "beams": 30}
+
+
+class Arm(NamedTuple):
+    """A way to recommend; ``codes`` is the tokenizer of what it writes."""
+
+    name: str
+    model: str
+    codes: str = ""
+    parameters: dict[str, Any] = {}  # noqa: RUF012 - never written on
+    against: str = ""
+
+
+ARMS = [
+    Arm("popularity", "popularity"),
+    Arm("EASE", "ease"),
+    Arm("SASRec", "sasrec"),
+    Arm("TIGER", "tiger", "rqkmeans"),
+    Arm("TIGER over RQ-VAE codes", "tiger", "rqvae"),
+    Arm("TIGER over CoBa codes", "tiger", "coba"),
+    Arm("autoregressive over parallel codes", "tiger", "opq"),
+    Arm("MDGR", "mdgr", "opq", {}, "autoregressive over parallel codes"),
+    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": False, "adaptive": 0.0}, "MDGR"),
+    Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR"),
+    Arm("S2GR", "s2gr", "coba", {}, "S2GR, blank thoughts"),
+    Arm("S2GR, blank thoughts", "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
+    Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR"),
+    Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, "S2GR"),
+    Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR"),
+    Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes"),
+    Arm("S2GR, blank, over RQ-VAE codes", "s2gr", "rqvae", {"thinking": "blank"}),
+]
+L2 = (10.0, 100.0, 1_000.0)
+
+
+class Data(NamedTuple):
+    """A set, and how it is asked."""
+
+    name: str
+    split: Split
+    exclude: Exclude
+
+
+def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> Path:
+    """A folder with codes of the set's items, made when it is not there."""
+    folder = runs / data.name / f"codes-{tokenizer}-{source}-{seed}"
+    if not (folder / "coding.json").exists():
+        vectors = None
+        if source != "text":
+            vectors = collaborative_vectors(data.split.train, data.split.items, 64, seed)
+        coding = CodingConfig(tokenizer=find_tokenizer(tokenizer).Config())  # type: ignore[arg-type]
+        if source == "collaborative":
+            coding = coding.model_copy(update={"text": None})
+        coded = code_catalog(
+            data.split.catalog,
+            coding,
+            item_vectors=vectors,
+            sequences=data.split.train,
+            context=FitContext(seed, "cpu"),
+        )
+        coded.save(folder)
+    return folder
+
+
+def made(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> Recommender:
+    """An unfitted model."""
+    kind = find(arm.model)
+    if arm.model in ("popularity", "ease"):
+        return kind()
+    parameters: dict[str, Any] = {"train": TRAIN, "dropout": args.dropout}
+    if not arm.codes:
+        return kind(**NETWORK, **parameters)
+    codes = codes_of(data, arm.codes, args.source, seed, args.runs)
+    return kind(**WRITING, **parameters, codes_from=codes, **arm.parameters)
+
+
+def fit(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> Recommender:
+    """A fitted model; EASE with the penalty that is best on validation."""
+    run = RunContext(seed=seed, threads=1)
+    if arm.model != "ease":
+        model = made(arm, data, seed, args)
+        model.fit(data.split, run)
+        return model
+    models = [find("ease")(l2=l2) for l2 in L2]
+    values = []
+    for model in models:
+        model.fit(data.split, run)
+        answers = rank_queries(model, data.split.valid, ["ndcg@10"], exclude=data.exclude)
+        values.append(answers.metrics["ndcg@10"].mean())
+    return models[int(np.argmax(values))]
+
+
+class Kept:
+    """Figures of one arm on one set, a file for each seed."""
+
+    def __init__(self, runs: Path, data: str, name: str) -> None:
+        """Those that are there."""
+        self.folder, self.stem = runs / data, name.replace(" ", "_").replace(",", "")
+
+    def path(self, seed: int) -> Path:
+        """Of one seed."""
+        return self.folder / f"{self.stem}-{seed}.npz"
+
+    @property
+    def seeds(self) -> list[dict[str, np.ndarray]]:
+        """All that was kept."""
+        paths = [path for path in sorted(self.folder.glob(f"{self.stem}-?.npz"))]
+        return [dict(np.load(path)) for path in paths]
+
+    def values(self, metric: str) -> np.ndarray:
+        """Each question's mean over the seeds."""
+        return np.mean([one[metric] for one in self.seeds], axis=0)
+
+
+def measure(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
+    """Fit, ask, and keep; MDGR is asked with every number of warm-up slots."""
+    begin = time.process_time()
+    model = fit(arm, data, seed, args)
+    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin}
+    asked = [("", None)]
+    if arm.name == "MDGR":
+        assert isinstance(model, Generator)
+        slots = len(model.codes.sizes)
+        asked += [(f", {warm_up} warm-up", warm_up) for warm_up in range(slots + 1)]
+    for suffix, warm_up in asked:
+        if warm_up is not None:
+            model.config = model.config.model_copy(update={"warm_up": warm_up})
+        found = dict(facts)
+        valid = rank_queries(model, data.split.valid, ["ndcg@10"], exclude=data.exclude)
+        found["valid"] = valid.metrics["ndcg@10"].mean()
+        begin = time.process_time()
+        answers = rank_queries(model, data.split.test, METRICS, exclude=data.exclude)
+        found["ask_seconds"] = time.process_time() - begin
+        found |= {metric: answers.metrics[metric] for metric in METRICS}
+        kept = Kept(args.runs, data.name, arm.name + suffix)
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        np.savez(kept.path(seed), **found)
+        print(
+            data.name,
+            arm.name + suffix,
+            seed,
+            f"valid {found['valid']:.4f} test {found['ndcg@10'].mean():.4f}",
+            f"fit {found['fit_seconds']:.0f} s, ask {found['ask_seconds']:.1f} s",
+            flush=True,
+        )
+
+
+def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
+    """The table of one set; each arm against its control and against SASRec."""
+    names = [arm.name for arm in ARMS]
+    place = names.index("MDGR") + 1
+    names[place:place] = [f"MDGR, {warm_up} warm-up" for warm_up in range(9)]
+    known = {name: Kept(runs, data, name) for name in names}
+    known = {name: kept for name, kept in known.items() if kept.seeds}
+    controls = {arm.name: arm.against for arm in ARMS if arm.against in known}
+    controls |= {name: "MDGR" for name in known if name.startswith("MDGR, ") and "warm" in name}
+    pairs = [(name, control) for name, control in controls.items() if name in known]
+    pairs += [(name, "SASRec") for name in known if name != "SASRec" and "SASRec" in known]
+    tests = {}
+    for name, control in pairs:
+        both = known[name].values("ndcg@10"), known[control].values("ndcg@10")
+        tests[name, control] = paired_difference(*both)
+    corrected = dict(zip(tests, holm([one.p_value for one in tests.values()]), strict=True))
+
+    def told(name: str, control: str) -> str:
+        if (name, control) not in tests:
+            return ""
+        one = tests[name, control]
+        p = corrected[name, control]
+        return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}; p {p:.3f})"
+
+    rows = []
+    for name, kept in known.items():
+        ndcg = bootstrap_mean(kept.values("ndcg@10"))
+        control = controls.get(name, "")
+        rows.append(
+            {
+                "data": data,
+                "model": name,
+                "seeds": len(kept.seeds),
+                "NDCG@10": f"{ndcg.value:.4f} ({ndcg.low:.4f}-{ndcg.high:.4f})",
+                "HR@10": f"{kept.values('hr@10').mean():.4f}",
+                "control": control,
+                "minus control": told(name, control) if control else "",
+                "minus SASRec": told(name, "SASRec"),
+                "CPU s to fit": f"{np.mean([one['fit_seconds'] for one in kept.seeds]):.0f}",
+                "ms/question": "{:.1f}".format(
+                    1000
+                    * np.mean([one["ask_seconds"] for one in kept.seeds])
+                    / len(kept.seeds[0]["ndcg@10"])
+                ),
+            }
+        )
+    return rows
+
+
+def read_data(args: argparse.Namespace) -> list[Data]:
+    """The sets that were asked for."""
+    sets = []
+    for folder in args.amazon:
+        sets.append(Data(folder.name, published_split(folder), "none"))
+    for name in args.data:
+        log = load_dataset(DataSection(source=name, k_core=5))
+        split = split_dataset(log, SplitSection(kind="leave-last-out"))
+        sets.append(Data(Path(name).stem, split, "seen"))
+    return sets
+
+
+def main() -> None:
+    """Measure what is missing, and write the table of all that is there beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--amazon", type=Path, nargs="*", default=[])
+    parser.add_argument("--data", nargs="*", default=[])
+    parser.add_argument("--arms", type=int, nargs="+", default=list(range(len(ARMS))))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--source", choices=["text", "collaborative", "both"], default="both")
+    parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    args = parser.parse_args()
+    for data in read_data(args):
+        for seed in args.seeds:
+            for arm in [ARMS[number] for number in args.arms]:
+                fixed = arm.model in ("popularity", "ease")
+                if Kept(args.runs, data.name, arm.name).path(seed).exists() or (fixed and seed):
+                    continue
+                measure(arm, data, seed, args)
+    folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
+    rows = [row for data in folders for row in rows_of(data, args.runs)]
+    about = (
+        "Width 64, 2 blocks that read and 2 that write; means over seeds with 95 % intervals over "
+        "questions, differences paired by question, p Holm-corrected. MDGR fills one slot before "
+        "the rest unless another warm-up is named. CPU seconds of one thread. Written by "
+        "`benchmarks/generative_quality.py`."
+    )
+    write_table(args.out, rows, about)
+    print(args.out.read_text())
+
+
+if __name__ == "__main__":
+    main()

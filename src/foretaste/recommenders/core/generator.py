@@ -1,0 +1,315 @@
+"""What recommenders that write semantic IDs share: codes, training, search, files.
+
+A history is read once by a causal encoder, whose state after an event knows that event and those
+before it; from every state a decoder writes the codes of the next item. So one pass over a window
+trains the writing of as many items as it has events. What differs between generators is how the
+codes are written, and how the catalog is searched for what would be written.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from foretaste.codes.beam import FoundItems
+from foretaste.codes.table import Codes
+from foretaste.codes.tokenizer import FitContext
+from foretaste.data.batches import Batch, query_batches
+from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
+from foretaste.errors import InputError
+from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext, Wanted
+from foretaste.recommenders.core.code_network import CodeNetwork
+from foretaste.recommenders.core.coding import CodedCatalog, code_catalog
+from foretaste.recommenders.core.collaborative import collaborative_vectors
+from foretaste.recommenders.core.explaining import EVENTS, Describer, Influence, Reason
+from foretaste.recommenders.core.generator_config import GeneratorConfig
+from foretaste.recommenders.core.ranking import rank_queries
+from foretaste.recommenders.core.results import FitReport
+from foretaste.recommenders.core.sequence import some_queries
+from foretaste.recommenders.core.train_config import TrainConfig
+from foretaste.recommenders.core.training import Objective, Trainer
+
+TEXTS_AT_ONCE = 8_192
+"""Texts written together when asked: hidden layers of a few MB."""
+
+
+class CodeLoss(nn.Module):
+    """The sum, over the events of a batch, of the loss of writing the next item's codes.
+
+    Attributes:
+        progress: share of the training that is done, told by ``Trainer``.
+    """
+
+    progress: float = 0.0
+
+    def __init__(self, network: CodeNetwork) -> None:
+        """``network`` knows what it loses."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Batch, half: bool) -> Tensor:
+        """A scalar. ``half`` is of no matter: no product is over the catalog."""
+        del half
+        assert batch.targets is not None
+        device = self.network.codes.numbers.device
+        items, targets = (
+            torch.from_numpy(part).to(device).long() for part in (batch.items, batch.targets)
+        )
+        return self.network.loss(items, targets, self.progress)
+
+
+class Asked(NamedTuple):
+    """Histories of like length that are asked about together.
+
+    Attributes:
+        items: int64 ``[B, P]``, right-padded with 0.
+        lengths: int64 ``[B]``.
+        hidden: for each the items that are not wanted.
+        depth: how many items are wanted of each, at most the catalog's.
+    """
+
+    items: Tensor
+    lengths: Tensor
+    hidden: Sequences | None
+    depth: int
+
+
+class Generator(Recommender):
+    """A recommender that writes the codes of items. A subclass names its network and its search."""
+
+    Config: ClassVar[type[ModelConfig]] = GeneratorConfig
+    network: CodeNetwork
+    codes: Codes
+
+    @abstractmethod
+    def _network(self, codes: Codes) -> CodeNetwork:
+        """A fresh network for a catalog with these codes."""
+
+    @abstractmethod
+    def _index(self, table: np.ndarray) -> Any:
+        """What is searched: an index of items with codes int ``[n, L]``."""
+
+    @abstractmethod
+    def _search(self, asked: Asked, index: Any) -> FoundItems:
+        """Rows of ``index`` for each history, at least ``asked.depth`` where there are so many."""
+
+    @torch.no_grad()
+    def explain(self, history: Sequence[str], item_ids: Sequence[str]) -> list[Reason]:
+        """Why items are, or would be, listed for a history.
+
+        Args:
+            history: item ids, oldest first; those outside the catalog are ignored.
+            item_ids: what to explain.
+
+        Raises:
+            InputError: for an item outside the catalog, or a history of which nothing is known.
+        """
+        self.network.eval()
+        catalog = self._fitted_catalog()
+        known = catalog.numbers([str(one) for one in history])
+        events = known[known >= 0][-self.config.max_length :]
+        goals = catalog.numbers([str(one) for one in item_ids])
+        if (goals < 0).any():
+            wrong = item_ids[int((goals < 0).argmax())]
+            raise InputError(f'explain: item "{wrong}" is not in the catalog.')
+        if not len(events):
+            raise InputError("explain: nothing of this history is in the catalog.")
+        describer = Describer(catalog, self.codes, self.popularity)
+        reasons = []
+        for goal in goals.tolist():
+            codes = [describer.code(goal, level) for level in range(len(self.codes.sizes))]
+            told = self._thoughts(events, goal, describer)
+            codes = [
+                code if one is None else code._replace(thought=one[0], certainty=one[1])
+                for code, one in zip(codes, told or [None] * len(codes), strict=True)
+            ]
+            falls = self._influences(events, goal)
+            reasons.append(
+                Reason(catalog.item_ids[goal], catalog.titles[goal], tuple(codes), falls)
+            )
+        return reasons
+
+    def _thoughts(
+        self, events: np.ndarray, goal: int, describer: Describer
+    ) -> list[tuple[str, float] | None] | None:
+        """What thoughts point at, in words, and how surely; None for a network without thoughts."""
+        del events, goal, describer
+        return None
+
+    def _influences(self, events: np.ndarray, goal: int) -> tuple[Influence, ...]:
+        """The last events, the one without which the goal's likelihood falls most first."""
+        catalog = self._fitted_catalog()
+        if len(events) < 2:
+            return ()
+        first = max(0, len(events) - EVENTS)
+        without = [np.delete(events, place) for place in range(first, len(events))]
+        device = self.network.codes.numbers.device
+        rows = np.zeros((1 + len(without), len(events)), np.int64)
+        rows[0] = events
+        rows[1:, :-1] = without
+        lengths = torch.tensor([len(events)] + [len(events) - 1] * len(without), device=device)
+        goals = torch.full((len(rows),), goal, device=device)
+        likely = self.network.likelihood(torch.from_numpy(rows).to(device), lengths, goals)
+        falls = (likely[0] - likely[1:]).double().cpu().numpy()
+        found = [
+            Influence(catalog.item_ids[item], catalog.titles[item], float(fall))
+            for item, fall in zip(events[first:].tolist(), falls, strict=True)
+        ]
+        return tuple(sorted(found, key=lambda one: -one.fall))
+
+    def _fit(self, split: Split, run: RunContext) -> FitReport:
+        torch.manual_seed(run.seed)
+        self.codes = self._make_codes(split, run)
+        self.network = self._network(self.codes)
+        self._indexed = None
+        config: TrainConfig = self.config.train
+        asked = some_queries(split.valid, config.validate_queries, run.seed)
+
+        def validate() -> float:
+            answers = rank_queries(self, asked, [config.metric])
+            return float(answers.metrics[config.metric].mean())
+
+        objective = Objective(
+            loss=CodeLoss(self.network),
+            network=self.network,
+            validate=validate if len(asked) else None,
+            length=self.config.max_length,
+            items=max(self.codes.sizes),
+        )
+        return Trainer(objective, split.train, config, run).fit()
+
+    def _make_codes(self, split: Split, run: RunContext) -> Codes:
+        config: GeneratorConfig = self.config
+        ids = split.catalog.frame["item_id"]
+        if config.codes_from is not None:
+            folder = config.codes_from
+            return CodedCatalog.load(folder).codes.for_items(ids, str(folder))
+        source, coding = config.source, config.codes
+        if source == "auto":
+            frame = split.catalog.frame
+            told = frame["title"].is_not_null() | (frame["text"].is_not_null())
+            source = "text" if int(told.sum()) * 2 >= len(frame) else "collaborative"
+        vectors = None
+        if source != "text":
+            vectors = collaborative_vectors(split.train, split.items, config.source_dim, run.seed)
+        if source == "collaborative":
+            coding = coding.model_copy(update={"text": None})
+        context = FitContext(run.seed, run.device, run.progress)
+        return code_catalog(
+            split.catalog, coding, item_vectors=vectors, sequences=split.train, context=context
+        ).codes
+
+    def _score(self, histories: Sequences) -> Tensor:
+        return self._scored(histories, Wanted("none"))
+
+    @torch.no_grad()
+    def _scored(self, histories: Sequences, wanted: Wanted) -> Tensor:
+        """Log-probabilities of what the search finds; the rest comes after, by popularity."""
+        self.network.eval()
+        index, numbers = self._searched(wanted.allowed)
+        depth = min(max(wanted.depth or 0, self.config.beams), len(numbers))
+        scores = _by_popularity(self.popularity).repeat(len(histories), 1)
+        hidden = None
+        if wanted.exclude == "seen":
+            hidden = _within(histories, numbers, len(self.codes))
+        budget = max(1, TEXTS_AT_ONCE // depth)
+        length = self.config.max_length
+        for batch in query_batches(histories, length, budget * length):
+            for part in np.array_split(np.arange(len(batch.rows)), -(-len(batch.rows) // budget)):
+                rows = batch.rows[part]
+                found = self._search(self._asked(batch, part, hidden, depth), index)
+                _spread(scores, rows, found, numbers)
+        return scores
+
+    def _asked(self, batch: Batch, part: np.ndarray, hidden: Sequences | None, depth: int) -> Asked:
+        device = self.network.codes.numbers.device
+        rows = batch.rows[part]
+        return Asked(
+            torch.from_numpy(batch.items[part]).to(device).long(),
+            torch.from_numpy(batch.lengths[part]).to(device).long(),
+            None if hidden is None else hidden.take(rows),
+            depth,
+        )
+
+    def _searched(self, allowed: np.ndarray | None) -> tuple[Any, np.ndarray]:
+        """What is searched, and the item numbers of its rows int64 ``[n]``."""
+        if allowed is None:
+            if self._indexed is None:
+                device = self.network.codes.numbers.device
+                self._indexed = self._index(self.codes.table).to(device)
+            return self._indexed, np.arange(len(self.codes))
+        numbers = np.flatnonzero(allowed)
+        device = self.network.codes.numbers.device
+        return self._index(self.codes.table[numbers]).to(device), numbers
+
+    _indexed: Any = None
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        state = self.network.state_dict()
+        arrays = {f"network/{name}": value.detach().cpu().numpy() for name, value in state.items()}
+        codes = {
+            "table": self.codes.table,
+            "nearest": self.codes.nearest,
+            "sizes": np.array(self.codes.sizes, np.int32),
+            "ordered": np.array([self.codes.ordered]),
+        }
+        codes |= {f"book/{level}": book for level, book in enumerate(self.codes.codebooks)}
+        return arrays | {f"codes/{name}": value for name, value in codes.items()}
+
+    def _set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
+        books = sum(name.startswith("codes/book/") for name in arrays)
+        try:
+            self.codes = Codes(
+                pl.Series("item_id", self._fitted_catalog().item_ids, dtype=pl.String),
+                arrays["codes/table"],
+                tuple(arrays["codes/sizes"].tolist()),
+                arrays["codes/nearest"],
+                tuple(arrays[f"codes/book/{level}"] for level in range(books)),
+                bool(arrays["codes/ordered"][0]),
+            )
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        self.network = self._network(self.codes)
+        self._indexed = None
+        prefix = "network/"
+        state = {
+            name.removeprefix(prefix): torch.from_numpy(value)
+            for name, value in arrays.items()
+            if name.startswith(prefix)
+        }
+        self.network.load_state_dict(state)
+
+
+def _by_popularity(popularity: np.ndarray) -> Tensor:
+    """Scores in (-1, 0], all different, the most popular item's the highest: ``[N]``."""
+    order = np.lexsort((np.arange(len(popularity)), -popularity))
+    place = np.empty(len(order), np.float32)
+    place[order] = np.arange(len(order), dtype=np.float32)
+    return torch.from_numpy(-place / len(order))
+
+
+def _spread(scores: Tensor, rows: np.ndarray, found: FoundItems, numbers: np.ndarray) -> None:
+    """Write what was found over ``scores`` ``[B, N]``, above all that was not."""
+    real = found.items >= 0
+    lowest = found.log_probs.masked_fill(~real, torch.inf).amin(1)
+    lowest = lowest.masked_fill(lowest.isinf(), 0).to(scores.device)
+    at = torch.from_numpy(rows)
+    scores[at] += lowest[:, None] - 1
+    query, place = real.cpu().nonzero(as_tuple=True)
+    items = torch.from_numpy(numbers)[found.items.cpu()[query, place]]
+    scores[at[query], items] = found.log_probs.cpu()[query, place].to(scores.dtype)
+
+
+def _within(histories: Sequences, numbers: np.ndarray, items: int) -> Sequences:
+    """Histories in the rows of an index: those of its items alone."""
+    row = np.full(items, -1, np.int32)
+    row[numbers] = np.arange(len(numbers), dtype=np.int32)
+    renamed = Sequences(row[histories.items], histories.offsets)
+    return renamed.where(renamed.items >= 0)

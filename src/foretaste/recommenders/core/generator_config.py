@@ -1,0 +1,63 @@
+"""Parameters of recommenders that write semantic IDs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from foretaste.recommenders.core.base import ModelConfig
+from foretaste.recommenders.core.coding import CodingConfig
+from foretaste.recommenders.core.train_config import TrainConfig
+
+
+class GeneratorTrainConfig(TrainConfig):
+    """How a generator is trained; smaller batches, since every event is several codes."""
+
+    batch_tokens: int = Field(default=2_000, ge=1)
+    validate_queries: int = Field(default=2_000, ge=1)
+
+
+class GeneratorConfig(ModelConfig):
+    """What every generator has.
+
+    Attributes:
+        dim: width of code and hidden vectors.
+        layers: blocks of the encoder.
+        decoder_layers: blocks of the decoder.
+        heads: attention heads; ``dim`` must be a multiple.
+        max_length: events of a history that are read, the last ones.
+        dropout: share of hidden values set to zero in training.
+        reads: what the encoder reads of an event: all ``codes`` one after the other (TIGER), or
+            the ``items`` as one vector made of its codes, which is several times faster.
+        smoothing: of the labels, within a level.
+        beams: paths that are followed for each query, more when a longer list is asked for.
+        source: what codes are made of: the items' ``text``, ``collaborative`` vectors (who chose
+            what in train), or ``both``; ``auto`` takes text where every other item has some.
+        source_dim: numbers of a collaborative vector.
+        codes: how items get codes.
+        codes_from: a folder that ``foretaste codes fit`` wrote, instead of making codes.
+        train: how the network is trained (``[train]`` of a recipe).
+    """
+
+    dim: int = Field(default=64, ge=1)
+    layers: int = Field(default=2, ge=1)
+    decoder_layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=2, ge=1)
+    max_length: int = Field(default=50, ge=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    reads: Literal["codes", "items"] = "codes"
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    beams: int = Field(default=30, ge=1)
+    source: Literal["auto", "text", "collaborative", "both"] = "auto"
+    source_dim: int = Field(default=64, ge=1)
+    codes: CodingConfig = CodingConfig()
+    codes_from: Path | None = None
+    train: TrainConfig = GeneratorTrainConfig()
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> GeneratorConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"dim = {self.dim} must be a multiple of heads = {self.heads}")
+        return self

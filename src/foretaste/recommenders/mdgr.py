@@ -1,0 +1,227 @@
+"""MDGR: masked-diffusion generation over parallel codes (arXiv 2601.19501).
+
+Codes of an item stand side by side in slots (product quantisation), and a decoder that looks both
+ways learns to fill any of them from any others. Its masks adapt: to how far training is (few slots
+are hidden at first), and to the sample (slots whose code the history does not show are hidden
+rather). An answer takes two stages: a few slots are filled one at a time, then all the rest at
+once, by scoring every item that agrees with them.
+
+The paper's mask schedule and decoder are not public. The forms here are ours, after its siblings
+DiffGRM (arXiv 2510.21805) and LLaDA-Rec (2511.06254); the exact last stage replaces their filtering
+of the likeliest combinations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from foretaste.codes.beam import FoundItems
+from foretaste.codes.opq import OPQConfig
+from foretaste.codes.parallel import FREE, SlotIndex
+from foretaste.codes.table import Codes
+from foretaste.nn.decoder import Memory, Texts
+from foretaste.recommenders.core.code_network import CodeNetwork
+from foretaste.recommenders.core.coding import CodingConfig
+from foretaste.recommenders.core.generator import Asked, Generator
+from foretaste.recommenders.core.generator_config import GeneratorConfig
+
+
+class MDGRConfig(GeneratorConfig):
+    """Of MDGR.
+
+    Attributes:
+        warm_up: slots that are filled one at a time before the rest; 0 fills all at once, as many
+            as there are slots is serial decoding.
+        curriculum: whether at most half of the slots are hidden at first, and all only at the end.
+        adaptive: how strongly slots are hidden whose codes the history does not show: the weight of
+            a slot is exp(adaptive * share of the history with another code); 0 draws evenly.
+        views: masks drawn for each event and epoch.
+    """
+
+    codes: CodingConfig = CodingConfig(tokenizer=OPQConfig())
+    warm_up: int = Field(default=1, ge=0)
+    curriculum: bool = True
+    adaptive: float = Field(default=2.0, ge=0)
+    views: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _warm_up_fits(self) -> MDGRConfig:
+        slots = self.codes.tokenizer.levels
+        if self.codes_from is None and self.warm_up > slots:
+            raise ValueError(f"warm_up = {self.warm_up} is more than the {slots} slots")
+        return self
+
+
+class Begun(NamedTuple):
+    """Histories that are being written about: their memory, and ``[B, D]`` to begin with."""
+
+    memory: Memory
+    begin: Tensor
+
+
+class MDGRNetwork(CodeNetwork):
+    """Fills hidden slots knowing the others and the history."""
+
+    config: MDGRConfig
+
+    def __init__(self, codes: Codes, config: MDGRConfig) -> None:
+        """A network for a catalog with these codes."""
+        super().__init__(config, codes, causal=False)
+        self.hidden = nn.Parameter(torch.randn(self.codes.levels, config.dim) * 0.02)
+        self.slot = nn.Parameter(torch.randn(self.codes.levels, config.dim) * 0.02)
+
+    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+        """See ``CodeNetwork``: the mean over hidden slots, times the number of slots."""
+        views = self.config.views
+        goals = targets.clamp_min(0).repeat_interleave(views, 1)  # [B, P V]
+        masks = self.masks(items, goals, progress)  # [B, P V, L]
+        reading = self.read(items)
+        memory, texts = self.memory_of_all(reading, views)
+        begin = reading.events.repeat_interleave(views, 1).flatten(0, 1)  # [B P V, D]
+        goals, masks = goals.flatten(), masks.flatten(0, 1)
+        codes = self.codes.codes_of(goals).masked_fill(masks, FREE)
+        hidden = self.fill(codes, begin, memory, texts)
+        real = (targets.repeat_interleave(views, 1).flatten() >= 0).nonzero().squeeze(1)
+        losses = self.codes.losses(hidden[real], goals[real], self.config.smoothing)  # [n, L]
+        asked = masks[real].float()
+        return (losses * asked / asked.mean(1, keepdim=True)).sum() / views
+
+    def likelihood(self, items: Tensor, lengths: Tensor, goals: Tensor) -> Tensor:
+        """See ``CodeNetwork``: of all slots at once."""
+        begun = Begun(*self.memory_of_last(self.read(items), lengths))
+        codes = self.codes.codes_of(goals)  # [B, L]
+        hidden = torch.full_like(codes, FREE)
+        log_probs = self.log_probs(hidden, torch.arange(len(goals), device=goals.device), begun)
+        return log_probs.gather(2, codes[..., None]).sum((1, 2))
+
+    def masks(self, items: Tensor, goals: Tensor, progress: float) -> Tensor:
+        """Which slots are hidden, bool ``[B, P V, L]``: at least one of each goal.
+
+        Args:
+            items: int64 ``[B, P]``.
+            goals: int64 ``[B, P V]``, ``V`` for each event.
+            progress: share of the training that is done.
+        """
+        slots = self.codes.levels
+        most = torch.full(goals.shape, slots, device=goals.device)
+        if self.config.curriculum:
+            first = math.ceil(slots / 2)
+            most.fill_(first + round((slots - first) * progress))
+        count = 1 + (torch.rand(goals.shape, device=goals.device) * most).long()
+        noise = -torch.empty(*goals.shape, slots, device=goals.device).exponential_().log()
+        if self.config.adaptive:
+            noise += self.config.adaptive * (1 - self.overlap(items, goals))
+        # The largest of weight + Gumbel noise are a draw without replacement by exp(weight).
+        rank = noise.argsort(-1, descending=True).argsort(-1)
+        return rank < count[..., None]
+
+    def overlap(self, items: Tensor, goals: Tensor) -> Tensor:
+        """The share of a goal's history that has its code, for each slot: ``[B, P V, L]``."""
+        shown, asked = self.codes.numbers[items], self.codes.numbers[goals]
+        views = goals.shape[1] // items.shape[1]
+        place = torch.arange(items.shape[1], device=items.device)
+        before = place <= place.repeat_interleave(views)[:, None]  # [P V, P]
+        same = (asked[:, :, None] == shown[:, None]) & before[..., None]  # [B, P V, P, L]
+        return same.sum(2) / before.sum(1)[:, None]
+
+    def fill(self, codes: Tensor, begin: Tensor, memory: Memory, texts: Texts) -> Tensor:
+        """Hidden vectors ``[R, L, D]`` of the slots of codes int64 ``[R, L]``, some ``FREE``."""
+        numbers = codes.clamp_min(0) + self.codes.firsts
+        x = torch.where((codes == FREE)[..., None], self.hidden, self.codes.vectors(numbers))
+        x = self.dropout(x + self.slot + begin[:, None])
+        return self.decoder(x, memory, texts)[0]
+
+    def log_probs(self, codes: Tensor, of: Tensor, begun: Begun) -> Tensor:
+        """Of every code in every slot, ``[R, L, K]``, for texts about histories ``of`` ``[R]``."""
+        texts = Texts(of, len(begun.begin))
+        hidden = self.fill(codes, begun.begin[of], begun.memory, texts)
+        return self.codes.all_logits(hidden).log_softmax(-1)
+
+
+class MDGR(Generator):
+    """Fills slots: the surest first, then the rest at once."""
+
+    name = "mdgr"
+    Config = MDGRConfig
+
+    def _network(self, codes: Codes) -> MDGRNetwork:
+        return MDGRNetwork(codes, self.config)
+
+    def _index(self, table: np.ndarray) -> SlotIndex:
+        return SlotIndex.from_table(table, max(self.codes.sizes))
+
+    def _search(self, asked: Asked, index: SlotIndex) -> FoundItems:
+        network = self.network
+        assert isinstance(network, MDGRNetwork)
+        memory, begin = network.memory_of_last(network.read(asked.items), asked.lengths)
+        begun, count = Begun(memory, begin), len(asked.items)
+        beams = Beams.start(count, index)
+        for _ in range(min(self.config.warm_up, index.slots)):
+            log_probs = network.log_probs(beams.fixed, beams.of, begun)
+            beams = beams.advance(log_probs, index, asked.depth)
+        if bool((beams.fixed != FREE).all()):
+            log_probs = torch.zeros(len(beams.of), index.slots, index.size, device=begin.device)
+        else:
+            log_probs = network.log_probs(beams.fixed, beams.of, begun)
+        if not self.config.warm_up:
+            return index.top_items(log_probs, asked.depth, hidden=asked.hidden)
+        return index.top_agreeing(
+            beams.fixed, beams.scores, log_probs, beams.of, count, asked.depth, hidden=asked.hidden
+        )
+
+
+class Beams(NamedTuple):
+    """Partly filled slots of ``B`` queries; ``R`` of them in the order of the queries.
+
+    Attributes:
+        fixed: int64 ``[R, L]``, codes, ``FREE`` where none is chosen yet.
+        scores: ``[R]``, log-probability of what is chosen.
+        of: int64 ``[R]``, the query.
+    """
+
+    fixed: Tensor
+    scores: Tensor
+    of: Tensor
+
+    @classmethod
+    def start(cls, count: int, index: SlotIndex) -> Beams:
+        """Nothing is chosen."""
+        device = index.device
+        fixed = torch.full((count, index.slots), FREE, device=device)
+        return cls(fixed, torch.zeros(count, device=device), torch.arange(count, device=device))
+
+    def advance(self, log_probs: Tensor, index: SlotIndex, width: int) -> Beams:
+        """One more slot of each: the one the model is surest of. The best ``width`` go on.
+
+        Beams of a query never become equal: they differ in the slot that was filled first, which
+        is the same slot for all of them.
+        """
+        legal = self._allowed(index)  # [R or 1, L, K]
+        log_probs = log_probs[..., : index.size].masked_fill(~legal, -torch.inf)
+        sure = log_probs.amax(-1).masked_fill(self.fixed != FREE, -torch.inf)
+        slot = sure.argmax(1)  # [R]
+        rows = torch.arange(len(slot), device=slot.device)
+        gained = self.scores[:, None] + log_probs[rows, slot]  # [R, K]
+        texts = Texts(self.of, int(self.of[-1]) + 1)
+        wide = gained.new_full((texts.histories, texts.width, gained.shape[1]), -torch.inf)
+        wide[texts.of, texts.place] = gained
+        best = wide.flatten(1).topk(min(width, wide[0].numel()), dim=1)
+        of, place = best.values.isfinite().nonzero(as_tuple=True)
+        chosen = best.indices[of, place]
+        row = torch.zeros(wide.shape[:2], dtype=torch.int64, device=slot.device)
+        row[texts.of, texts.place] = rows
+        row = row[of, chosen // gained.shape[1]]
+        fixed = self.fixed[row]
+        fixed[torch.arange(len(row), device=row.device), slot[row]] = chosen % gained.shape[1]
+        return Beams(fixed, best.values[of, place], of)
+
+    def _allowed(self, index: SlotIndex) -> Tensor:
+        if bool((self.fixed == FREE).all()):
+            return index.allowed(self.fixed[:1])
+        return index.allowed(self.fixed)

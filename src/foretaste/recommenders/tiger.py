@@ -1,0 +1,138 @@
+"""TIGER: the next item's semantic ID, written code by code (Rajput et al., NeurIPS 2023).
+
+Of the paper it keeps residual codes of item text, histories read as all their codes, a decoder that
+writes from left to right, and beam search. Unlike the paper's T5 the encoder looks back only, so
+that one pass over a window trains the writing after each of its events, and searching never leaves
+the catalog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foretaste.codes.beam import FoundItems, Step, beam_search
+from foretaste.codes.table import Codes
+from foretaste.codes.trie import Trie
+from foretaste.nn.decoder import Memory, Texts, Written
+from foretaste.recommenders.core.code_network import CodeNetwork, Taught
+from foretaste.recommenders.core.generator import Asked, Generator
+from foretaste.recommenders.core.generator_config import GeneratorConfig
+
+
+class TIGERConfig(GeneratorConfig):
+    """Of TIGER."""
+
+
+@dataclass
+class Asking:
+    """Histories that are being written about.
+
+    Attributes:
+        memory: of the histories.
+        begin: ``[B, D]``, what texts begin with.
+        written: by now; every step goes on from it.
+        thoughts: ``[R, D]`` of each level, of a network that has thoughts, at its last step.
+    """
+
+    memory: Memory
+    begin: Tensor
+    written: Written | None = None
+    thoughts: dict[int, Tensor] = field(default_factory=dict)
+
+
+class TIGERNetwork(CodeNetwork):
+    """Writes each code knowing those before it."""
+
+    def __init__(self, codes: Codes, config: GeneratorConfig) -> None:
+        """A network for a catalog with these codes."""
+        super().__init__(config, codes, causal=True)
+        self.place = nn.Embedding(self.codes.levels, config.dim)  # which code comes next
+        nn.init.normal_(self.place.weight, std=0.02)
+
+    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+        """See ``CodeNetwork``."""
+        del progress
+        reading = self.read(items)
+        goals = targets.flatten().clamp_min(0)  # [B P]
+        real = (targets.flatten() >= 0).nonzero().squeeze(1)
+        taught = self.teach(reading.events.flatten(0, 1), goals, *self.memory_of_all(reading))
+        return self.codes.losses(taught.hidden[real], goals[real], self.config.smoothing).sum()
+
+    def likelihood(self, items: Tensor, lengths: Tensor, goals: Tensor) -> Tensor:
+        """See ``CodeNetwork``."""
+        memory, begin = self.memory_of_last(self.read(items), lengths)
+        texts = Texts(torch.arange(len(goals), device=goals.device), len(goals))
+        return -self.codes.losses(self.teach(begin, goals, memory, texts).hidden, goals).sum(1)
+
+    def teach(self, begin: Tensor, goals: Tensor, memory: Memory, texts: Texts) -> Taught:
+        """Write the right codes.
+
+        Args:
+            begin: ``[R, D]``, what texts begin with.
+            goals: int64 ``[R]``, the items to write.
+            memory: of the histories.
+            texts: whose they are.
+        """
+        written = self.codes.of_items(goals)[:, :-1]  # [R, L - 1, D]
+        x = self.dropout(torch.cat([begin[:, None], written], 1) + self.place.weight)
+        return Taught(self.decoder(x, memory, texts)[0])
+
+    def write(self, step: Step, asking: Asking) -> Tensor:
+        """Logits ``[R, K]`` of the next code after each prefix; ``asking`` is brought forward.
+
+        A step without parents writes its whole prefix again.
+        """
+        if step.level and step.parents is None:
+            asking.written = None
+            rows = torch.arange(len(step.queries), device=step.queries.device)
+            for level in range(step.level):
+                parents = rows if level else None
+                self.write(Step(level, step.queries, step.tokens[:, :level], parents), asking)
+            step = step._replace(parents=rows)
+        return self.codes.logits(step.level, self.go_on(step, asking))
+
+    def go_on(self, step: Step, asking: Asking) -> Tensor:
+        """The hidden vectors ``[R, D]`` that write the next codes."""
+        texts = Texts(step.queries, len(asking.begin))
+        x = self.next_input(step, asking)[:, None]
+        hidden, asking.written = self.decoder(x, asking.memory, texts, asking.written)
+        return hidden[:, 0]
+
+    def next_input(self, step: Step, asking: Asking) -> Tensor:
+        """What the decoder is fed at a step, ``[R, D]``; what was written follows the beams."""
+        if step.parents is None:
+            x = asking.begin[step.queries]
+        else:
+            assert asking.written is not None
+            asking.written = asking.written.take(step.parents)
+            x = self.codes.of_codes(step.level - 1, step.tokens[:, -1])
+        return x + self.place.weight[step.level]
+
+
+class TIGER(Generator):
+    """Writes codes from left to right."""
+
+    name = "tiger"
+    Config = TIGERConfig
+
+    def _network(self, codes: Codes) -> TIGERNetwork:
+        return TIGERNetwork(codes, self.config)
+
+    def _index(self, table: np.ndarray) -> Trie:
+        return Trie.from_table(table)
+
+    def _search(self, asked: Asked, index: Trie) -> FoundItems:
+        network = self.network
+        assert isinstance(network, TIGERNetwork)
+        asking = Asking(*network.memory_of_last(network.read(asked.items), asked.lengths))
+        return beam_search(
+            lambda step: network.write(step, asking),
+            index,
+            len(asked.items),
+            asked.depth,
+            hidden=asked.hidden,
+        )

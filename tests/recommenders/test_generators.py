@@ -1,0 +1,131 @@
+"""What all generators do with codes, beams, candidates and long lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
+from foretaste.errors import InputError
+from foretaste.recommenders.core.base import RunContext
+from foretaste.recommenders.core.coding import CodingConfig, code_catalog
+from foretaste.recommenders.core.collaborative import collaborative_vectors
+
+from .generators import fitted, generator
+
+NAMES = ["tiger", "mdgr", "s2gr"]
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def scores_of(model, histories, **wanted) -> np.ndarray:
+    found = np.empty((len(histories), len(model.popularity)), np.float32)
+    for rows, block in model.scores(histories, **wanted):
+        found[rows] = block.numpy()
+    return found
+
+
+@every
+@pytest.mark.parametrize("reads", ["codes", "items"])
+def test_what_a_search_did_not_find_follows_by_popularity(name: str, reads: str, ordinary: Split):
+    model = fitted(name, ordinary, reads=reads, beams=4)
+    histories = ordinary.test.histories.take(np.arange(10))
+    for row, found in enumerate(scores_of(model, histories, exclude="none")):
+        order = np.argsort(-found, kind="stable")
+        # Two stages find all items that agree with a beam, which may be more than beams.
+        rest = order[4:] if name != "mdgr" else order[found[order] < found.min() + 1]
+        assert (np.diff(model.popularity[rest]) <= 0).all(), row
+
+
+@every
+def test_seen_items_take_no_room_in_a_beam(name: str, ordinary: Split):
+    model = fitted(name, ordinary, beams=3)
+    history = ordinary.test.histories[0].tolist()
+    found = model.recommend(Sequences.from_lists([history]), 3)
+    assert not set(found.items[0].tolist()) & set(history)
+    # Found, not filled up: log-probabilities lie above what follows by popularity.
+    wide = scores_of(model, Sequences.from_lists([history]), depth=3)
+    assert set(found.items[0]) == set(np.argsort(-wide[0])[:3])
+
+
+@every
+def test_candidates_are_searched_among(name: str, ordinary: Split):
+    """All candidates get the scores that a search of everything gives them."""
+    model = fitted(name, ordinary, beams=30)
+    histories = ordinary.test.histories.take(np.arange(6))
+    allowed = np.zeros(ordinary.items, bool)
+    allowed[[1, 4, 9, 20]] = True
+    some = scores_of(model, histories, exclude="none", allowed=allowed)
+    assert np.isneginf(some[:, ~allowed]).all() and np.isfinite(some[:, allowed]).all()
+    if name == "tiger":  # with all paths followed the search is exact, among all or among few
+        every_item = scores_of(model, histories, exclude="none")
+        np.testing.assert_allclose(some[:, allowed], every_item[:, allowed], atol=1e-4)
+
+
+@every
+def test_longer_lists_widen_the_search(name: str, ordinary: Split):
+    model = fitted(name, ordinary, beams=2)
+    history = Sequences.from_lists([[0, 5, 3]])
+    short, long = (scores_of(model, history, exclude="none", depth=d)[0] for d in (2, 30))
+    assert sorted(long) != sorted(short)
+    best = long.argmax()
+    assert short[best] <= long[best] + 1e-4
+
+
+@every
+def test_given_codes_are_used(name: str, ordinary: Split, tmp_path: Path):
+    vectors = collaborative_vectors(ordinary.train, ordinary.items, 8, 0)
+    plain = generator(name)
+    coding = CodingConfig(tokenizer=plain.config.codes.tokenizer, text=None)
+    coded = code_catalog(ordinary.catalog, coding, item_vectors=vectors, sequences=ordinary.train)
+    coded.save(tmp_path / "codes")
+    model = generator(name, codes_from=tmp_path / "codes")
+    model.fit(ordinary, RunContext(seed=1))
+    np.testing.assert_array_equal(model.codes.table, coded.codes.table)
+    with pytest.raises(InputError, match="not a folder of codes"):
+        generator(name, codes_from=tmp_path / "none").fit(ordinary)
+
+
+def test_codes_of_another_catalog_are_said(ordinary: Split, cyclic: Split, tmp_path: Path):
+    vectors = collaborative_vectors(cyclic.train, cyclic.items, 8, 0)
+    coding = CodingConfig(text=None, tokenizer=generator("tiger").config.codes.tokenizer)
+    code_catalog(cyclic.catalog, coding, item_vectors=vectors).save(tmp_path / "codes")
+    with pytest.raises(InputError, match="have no codes"):
+        generator("tiger", codes_from=tmp_path / "codes").fit(ordinary)
+
+
+@every
+def test_more_codes_than_items_are_said(name: str, ordinary: Split):
+    with pytest.raises(InputError, match=r"30 items are fewer than the 64 codes.*Lower size"):
+        generator(name, size=64).fit(ordinary)
+
+
+@every
+def test_heads_must_divide(name: str):
+    with pytest.raises(InputError, match="dim = 10 must be a multiple of heads = 4"):
+        generator(name, dim=10, heads=4)
+
+
+def test_text_that_is_not_there_is_said(ordinary: Split):
+    with pytest.raises(InputError):
+        generator("tiger", source="text").fit(ordinary)
+
+
+def test_collaborative_vectors_know_who_goes_with_whom(checkerboard: Split):
+    vectors = collaborative_vectors(checkerboard.train, checkerboard.items, 4, 0)
+    assert vectors.shape == (20, 4) and vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    cosine = vectors @ vectors.T
+    same = np.arange(20)[:, None] // 10 == np.arange(20) // 10
+    assert cosine[same].min() > cosine[~same].max()
+    again = collaborative_vectors(checkerboard.train, checkerboard.items, 4, 0)
+    np.testing.assert_array_equal(vectors, again)
+
+
+def test_collaborative_vectors_of_few_and_of_unseen_items():
+    train = Sequences.from_lists([[0, 1], [1, 2]])
+    vectors = collaborative_vectors(train, 5, 64, 0)
+    assert vectors.shape[0] == 5 and np.isfinite(vectors).all()
+    assert not vectors[3:].any() and vectors[:3].any(axis=1).all()

@@ -1,0 +1,180 @@
+"""MDGR: masks, the two stages, and what they must equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from foretaste.codes.parallel import FREE, SlotIndex
+from foretaste.data.split import Split
+from foretaste.errors import InputError
+from foretaste.recommenders.mdgr import MDGR, Beams, Begun, MDGRNetwork
+
+from .generators import fitted, generator
+
+HISTORY = [0, 5, 3]
+
+
+def parts(model) -> tuple[MDGRNetwork, Begun, SlotIndex]:
+    network = model.network
+    assert isinstance(network, MDGRNetwork)
+    items, lengths = torch.tensor([HISTORY]), torch.tensor([len(HISTORY)])
+    begun = Begun(*network.memory_of_last(network.read(items), lengths))
+    return network, begun, SlotIndex.from_table(model.codes.table, max(model.codes.sizes))
+
+
+@pytest.fixture(scope="module")
+def model(ordinary: Split) -> MDGR:
+    made = fitted("mdgr", ordinary, beams=30)
+    assert isinstance(made, MDGR)
+    return made
+
+
+def searched(model: MDGR, warm_up: int, beams: int = 30) -> dict[int, float]:
+    """Log-probabilities of what is found, by item."""
+    model.config = model.config.model_copy(update={"warm_up": warm_up, "beams": beams})
+    found = model.recommend([[f"i{item:04}" for item in HISTORY]], beams, exclude="none")
+    return dict(zip(found.items[0].tolist(), found.scores[0].tolist(), strict=True))
+
+
+@torch.no_grad()
+def by_hand(model: MDGR, order: list[int] | None) -> np.ndarray:
+    """Scores of every item: slots in this order one by one, the rest at once after it."""
+    network, begun, _ = parts(model)
+    table = torch.from_numpy(model.codes.table).long()
+    scores = torch.zeros(len(table))
+    fixed = torch.full_like(table, FREE)
+    of = torch.zeros(len(table), dtype=torch.int64)
+    for slot in order or []:
+        log_probs = network.log_probs(fixed, of, begun)
+        scores += log_probs[torch.arange(len(table)), slot, table[:, slot]]
+        fixed[:, slot] = table[:, slot]
+    log_probs = network.log_probs(fixed, of, begun)
+    for slot in range(table.shape[1]):
+        if slot not in (order or []):
+            scores += log_probs[torch.arange(len(table)), slot, table[:, slot]]
+    return scores.numpy()
+
+
+@torch.no_grad()
+def surest(model: MDGR) -> int:
+    network, begun, index = parts(model)
+    start = Beams.start(1, index)
+    log_probs = network.log_probs(start.fixed, start.of, begun)
+    legal = index.allowed(start.fixed)
+    return int(log_probs[..., : index.size].masked_fill(~legal, -torch.inf).amax(-1).argmax())
+
+
+def test_one_shot_scores_every_item_by_the_sum_of_its_codes(model: MDGR):
+    found, exact = searched(model, 0), by_hand(model, None)
+    assert sorted(found) == list(range(30))
+    for item, score in found.items():
+        assert score == pytest.approx(exact[item], abs=1e-3)
+
+
+def test_one_step_of_warm_up_fixes_the_surest_slot(model: MDGR):
+    """With as many beams as codes nothing is lost: every item has its exact two-stage score."""
+    found, exact = searched(model, 1), by_hand(model, [surest(model)])
+    assert sorted(found) == list(range(30))
+    for item, score in found.items():
+        assert score == pytest.approx(exact[item], abs=1e-3)
+
+
+def test_serial_decoding_ends_at_items_of_the_catalog(model: MDGR):
+    serial = searched(model, 4)
+    assert len(serial) == 30
+    network, begun, index = parts(model)
+    beams = Beams.start(1, index)
+    with torch.no_grad():
+        for _ in range(4):
+            beams = beams.advance(network.log_probs(beams.fixed, beams.of, begun), index, 7)
+            assert len(beams.fixed.unique(dim=0)) == len(beams.fixed) <= 7
+    table = {tuple(row) for row in model.codes.table.tolist()}
+    assert {tuple(row) for row in beams.fixed.tolist()} <= table
+    assert (beams.scores.diff() <= 1e-5).all()
+
+
+def test_beams_of_several_queries_do_not_mix(model: MDGR, ordinary: Split):
+    histories = ordinary.test.histories.take(np.arange(9))
+    model.config = model.config.model_copy(update={"warm_up": 2, "beams": 5})
+    together = model.recommend(histories, 5)
+    for row in range(9):
+        alone = model.recommend(histories.take(np.array([row])), 5)
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-4)
+
+
+def test_masks_hide_at_least_one_slot_and_more_as_training_goes_on(model: MDGR):
+    network = model.network
+    assert isinstance(network, MDGRNetwork)
+    items = torch.randint(0, 30, (40, 10))
+    for progress, most in ((0.0, 2), (0.5, 3), (1.0, 4)):
+        counts = network.masks(items, items.roll(-1, 1), progress).sum(-1)
+        assert int(counts.min()) == 1 and int(counts.max()) == most
+    share = network.masks(items, items, 1.0).sum(-1).float().mean()
+    assert float(share) == pytest.approx(2.5, abs=0.15)  # 1 to 4, each as likely
+
+
+def test_overlap_is_the_share_of_the_history_with_the_code(model: MDGR):
+    network = model.network
+    assert isinstance(network, MDGRNetwork)
+    table = model.codes.table
+    items, goals = torch.tensor([[4, 8, 15]]), torch.tensor([[8, 8, 15, 15, 2, 2]])  # two views
+    found = network.overlap(items, goals)[0]
+    for place, goal in enumerate([8, 8, 15, 15, 2, 2]):
+        shown = table[[4, 8, 15][: place // 2 + 1]]
+        np.testing.assert_allclose(found[place], (shown == table[goal]).mean(0), atol=1e-6)
+
+
+def test_slots_that_the_history_does_not_show_are_hidden_rather(ordinary: Split):
+    made = fitted("mdgr", ordinary, adaptive=3.0)
+    network = made.network
+    assert isinstance(network, MDGRNetwork)
+    items = torch.randint(0, 30, (200, 6))
+    goals = torch.randint(0, 30, (200, 6))
+    overlap = network.overlap(items, goals)
+    mixed = (overlap.amax(-1) > 0.3) & (overlap.amin(-1) == 0)
+    masks = network.masks(items, goals, 0.0)[mixed].float()
+    strange = (overlap[mixed] == 0).float()
+    known = 1 - strange
+    assert (masks * strange).sum() / strange.sum() > (masks * known).sum() / known.sum() + 0.1
+
+
+def test_loss_of_a_hand_computed_case(ordinary: Split, monkeypatch: pytest.MonkeyPatch):
+    """The mean over hidden slots, times the number of slots."""
+    made = fitted("mdgr", ordinary)
+    network = made.network
+    assert isinstance(network, MDGRNetwork)
+    mask = torch.tensor([[[True, False, True, False]]])
+    monkeypatch.setattr(network, "masks", lambda *_: mask)
+    table = torch.from_numpy(made.codes.table).long()
+    items, goal = torch.tensor([[4]]), 7
+    with torch.no_grad():
+        found = float(network.loss(items, torch.tensor([[goal]]), 1.0))
+        begun = Begun(*network.memory_of_last(network.read(items), torch.tensor([1])))
+        fixed = table[[goal]].masked_fill(mask[0], FREE)
+        log_probs = network.log_probs(fixed, torch.tensor([0]), begun)[0]
+    hidden = [float(log_probs[slot, table[goal, slot]]) for slot in (0, 2)]
+    assert found == pytest.approx(-sum(hidden) / 2 * 4, rel=1e-4)
+
+
+def test_views_of_one_event_share_its_history(ordinary: Split, monkeypatch: pytest.MonkeyPatch):
+    """Three views with one mask lose what one view with it does."""
+    made = fitted("mdgr", ordinary)
+    network, mask = made.network, torch.tensor([True, False, True, True])
+    assert isinstance(network, MDGRNetwork)
+    monkeypatch.setattr(network, "masks", lambda _, goals, __: mask.expand(*goals.shape, -1))
+    found = []
+    for views in (1, 3):
+        network.config = made.config.model_copy(update={"views": views})
+        with torch.no_grad():
+            loss = network.loss(
+                torch.tensor([[1, 2], [5, 0]]), torch.tensor([[3, 9], [4, -1]]), 1.0
+            )
+        found.append(float(loss))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_more_warm_up_than_slots_is_said():
+    with pytest.raises(InputError, match="warm_up = 5 is more than the 4 slots"):
+        generator("mdgr", warm_up=5)

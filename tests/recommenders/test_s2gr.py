@@ -1,0 +1,130 @@
+"""S2GR: thoughts, what they are taught, and the controls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from foretaste.codes.beam import Step
+from foretaste.data.split import Split
+from foretaste.recommenders.s2gr import S2GRNetwork, clusters_of
+from foretaste.recommenders.tiger import Asking
+
+from .generators import fitted, lost
+
+
+def network_of(split: Split, **parameters) -> S2GRNetwork:
+    network = fitted("s2gr", split, clusters=3, **parameters).network
+    assert isinstance(network, S2GRNetwork)
+    return network.requires_grad_(False)
+
+
+def asking_of(network: S2GRNetwork, history: list[int]) -> Asking:
+    items, lengths = torch.tensor([history]), torch.tensor([len(history)])
+    return Asking(*network.memory_of_last(network.read(items), lengths))
+
+
+@pytest.mark.parametrize("thinking", ["stepwise", "first"])
+def test_thoughts_when_asked_are_those_of_training(thinking: str, ordinary: Split):
+    network = network_of(ordinary, thinking=thinking)
+    history, goal = [0, 5, 3], 11
+    reading = network.read(torch.tensor([history]))
+    memory, texts = network.memory_of_all(reading)
+    goals = torch.tensor([0, 0, goal])
+    taught = network.teach(reading.events[0], goals, memory, texts).thoughts
+    assert taught is not None
+    asking, codes = asking_of(network, history), network.codes.codes_of(torch.tensor([goal]))
+    row = torch.tensor([0])
+    for level in range(network.codes.levels):
+        network.write(Step(level, row, codes[:, :level], row if level else None), asking)
+    for level in range(network.codes.levels):
+        torch.testing.assert_close(
+            asking.thoughts[level][0], taught[2, level], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_alignment_is_the_cross_entropy_of_the_cluster(ordinary: Split):
+    network = network_of(ordinary, temperature=0.5)
+    thoughts, goals = torch.randn(2, 3, 16), torch.tensor([4, 17])
+    found = network.alignment(thoughts, goals)
+    for row, goal in enumerate(goals):
+        for level in range(3):
+            code = int(network.codes.codes_of(goal)[level])
+            point = network.pointing[level](thoughts[row, level])
+            centres = getattr(network, f"centres_{level}")
+            cosines = torch.stack([F.cosine_similarity(point, one, dim=0) for one in centres])
+            right = int(network.clusters(level)[code])
+            expected = -F.log_softmax(cosines / 0.5, 0)[right]
+            torch.testing.assert_close(found[row, level], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_has_the_parts_that_are_asked_for(ordinary: Split):
+    bare = fitted("s2gr", ordinary, align=0, contrast=0, regularise=0)
+    plain = lost(bare, [0, 5], 3)
+    for part in ("align", "contrast", "regularise"):
+        bare.config = bare.config.model_copy(update={"align": 0, "contrast": 0, "regularise": 0})
+        bare.network.config = bare.config.model_copy(update={part: 1.0})
+        more = lost(bare, [0, 5], 3)
+        # One goal in the batch: nothing to tell it from, so contrast says nothing.
+        assert (more > plain + 1e-4) is (part != "contrast"), part
+
+
+def test_the_lighter_decoder_teaches_and_is_not_taught_by_the_thought(ordinary: Split):
+    network = network_of(ordinary, align=0, contrast=0, regularise=1.0)
+    network.train().requires_grad_(True)
+    items, targets = torch.tensor([[0, 5, 3]]), torch.tensor([[5, 3, 9]])
+    with_it = network.loss(items, targets, 0.0)
+    with_it.backward()
+    assert all(parameter.grad is None for parameter in network.light.parameters())
+    network.zero_grad()
+    network.config = network.config.model_copy(update={"contrast": 1.0})
+    network.loss(items, targets, 0.0).backward()
+    grads = [parameter.grad for parameter in network.light.parameters()]
+    assert any(grad is not None and bool(grad.abs().sum() > 0) for grad in grads)
+
+
+def test_alignment_teaches_thoughts_the_cluster(cyclic: Split):
+    """Trained with it, thoughts point at the right cluster far more often than by chance."""
+    train = {"epochs": 40, "batch_tokens": 256, "learning_rate": 1e-2, "validate_every": 40}
+    network = network_of(cyclic, train=train)
+    items, goals = torch.tensor([[0, 1, 2, 3, 4]]), torch.tensor([1, 2, 3, 4, 5])
+    reading = network.read(items)
+    memory, texts = network.memory_of_all(reading)
+    thoughts = network.teach(reading.events[0], goals, memory, texts).thoughts
+    assert thoughts is not None
+    codes = network.codes.codes_of(goals)
+    right = [
+        network.pointed(level, thoughts[:, level]).argmax(1)
+        == network.clusters(level)[codes[:, level]]
+        for level in range(3)
+    ]
+    assert float(torch.stack(right).float().mean()) > 0.8
+
+
+def test_blank_thoughts_say_nothing_of_the_history(ordinary: Split):
+    network = network_of(ordinary, thinking="blank")
+    reading = network.read(torch.tensor([[0, 5, 3], [7, 7, 1]]))
+    memory, texts = network.memory_of_all(reading)
+    goals = torch.zeros(6, dtype=torch.int64)
+    thoughts = network.teach(reading.events.flatten(0, 1), goals, memory, texts).thoughts
+    assert thoughts is not None
+    assert bool((thoughts == thoughts[0]).all())
+
+
+def test_clusters_are_the_nearest_centres():
+    book = np.concatenate([np.zeros((3, 2)), np.full((4, 2), 9.0)]).astype(np.float32)
+    book += np.random.default_rng(0).normal(0, 0.1, book.shape).astype(np.float32)
+    centres, clusters = clusters_of(book, 2, 0)
+    assert len(centres) == 2
+    assert clusters[:3].unique().numel() == clusters[3:].unique().numel() == 1
+    assert clusters[0] != clusters[3]
+    assert len(clusters_of(book[:1], 5, 0)[0]) == 1
+
+
+def test_shuffled_clusters_keep_their_sizes(ordinary: Split):
+    kept, shuffled = (network_of(ordinary, shuffled=one) for one in (False, True))
+    for level in range(3):
+        one, other = kept.clusters(level), shuffled.clusters(level)
+        assert one.bincount().tolist() == other.bincount(minlength=len(one.bincount())).tolist()
