@@ -126,7 +126,8 @@ def measure(model: str, source: Path, prepared: Split, arm: Arm, seed: int, star
         for part in collective:
             part.gated = False
         found["entropy"] = pool_entropy(recommender, prepared.test.histories)
-        found["pool_bytes"] = sum(4 * part.pool.numel() for part in collective)
+        pools = [part.pool for part in collective if part.pool is not None]
+        found["pool_bytes"] = sum(4 * pool.numel() for pool in pools)
     return found
 
 
@@ -204,9 +205,20 @@ class Kept:
         return self.folder / f"{self.stem}-{seed}.npz"
 
     @property
+    def numbers(self) -> list[int]:
+        """The seeds of which there is something."""
+        names = [path.stem for path in self.folder.glob(f"{self.stem}-*.npz")]
+        return sorted(int(name.removeprefix(f"{self.stem}-")) for name in names)
+
+    def one(self, seed: int) -> dict[str, np.ndarray]:
+        """What was kept of one seed."""
+        with np.load(self.path(seed)) as kept:
+            return dict(kept)
+
+    @property
     def seeds(self) -> list[dict[str, np.ndarray]]:
         """All that was kept."""
-        return [dict(np.load(path)) for path in sorted(self.folder.glob(f"{self.stem}-*.npz"))]
+        return [self.one(seed) for seed in self.numbers]
 
     def values(self, metric: str) -> np.ndarray:
         """Each user's mean over the seeds."""

@@ -1,16 +1,20 @@
 """Why a pool can be shared: how much of users' keys and values lies in common directions.
 
     .venv/bin/python benchmarks/collectivekv_motive.py --data ml-100k.parquet
+    .venv/bin/python benchmarks/collectivekv_motive.py --data ml-100k.parquet --run FOLDER
 
-Full attention (SASRec, width 128) is trained; then keys and values of every user's last events are
-taken from both layers. Half of the users give a basis common to all (the leading directions of
-their events together). For every other user the newer half of the events is projected on it, and
-what is left, the residual, on two bases of a few directions: that of the user's own older residuals
-and, as the control, that of another user's. What the own basis explains beyond the other's is the
-part that is the user's own. Energy is the sum of squares about the mean over all users' events.
+Full attention (SASRec, width 128) is trained, or taken from a folder where such a model was saved
+(``collectivekv.py`` leaves them as ``sasrec-start-SEED``); then keys and values of every user's
+last events are taken from both layers. Half of the users give a basis common to all (the leading
+directions of their events together). For every other user the newer half of the events is projected
+on it, and what is left, the residual, on two bases of a few directions: that of the user's own
+older residuals and, as the control, that of another user's. What the own basis explains beyond the
+other's is the part that is the user's own. Energy is the sum of squares about the mean over all
+users' events.
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,12 @@ import torch
 from peers.driving import write_table
 
 from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
 from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
 from foretaste.experiments.running import split_dataset
 from foretaste.metrics import bootstrap_mean, paired_difference
+from foretaste.nn.attention import WindowedBlock
 from foretaste.recommenders.sasrec import SASRec
 
 COMMON = (1, 2, 4, 8, 16, 32, 64)
@@ -33,7 +39,7 @@ MODEL = {"name": "sasrec", "dim": 128, "layers": 2, "heads": 2, "window": 50, "m
 def keys_and_values(model: SASRec, histories: Sequences, events: int) -> dict[str, np.ndarray]:
     """``[users, events, 128]`` of every layer, by name, of users with enough events."""
     rows = np.flatnonzero(histories.lengths >= events)
-    items = np.stack([histories[row][-events:] for row in rows])
+    items = np.stack([histories[int(row)][-events:] for row in rows])
     network = model.network.eval()
     with torch.no_grad():
         state = network.start(len(rows))
@@ -46,6 +52,7 @@ def keys_and_values(model: SASRec, histories: Sequences, events: int) -> dict[st
     found, place = {}, 0
     for depth, (layer, width) in enumerate(zip(network.layers, network.widths(), strict=True), 1):
         part = records[..., place : place + width].contiguous()
+        assert isinstance(layer, WindowedBlock)
         key, value = layer.key_values.unpack(part)
         found |= {f"keys, layer {depth}": key.numpy(), f"values, layer {depth}": value.numpy()}
         place += width
@@ -89,44 +96,74 @@ def analyse(parts: np.ndarray, seed: int) -> list[dict[str, np.ndarray]]:
     return found
 
 
-def drawing(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """The shares against the rank, as an SVG that stands by itself."""
-    width, height, left, bottom = 640, 320, 52, 44
-    most = np.log2(max(COMMON))
-    colours = ("#0f766e", "#b45309", "#64748b")
-    marks = []
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+COLOURS = ("#0f766e", "#b45309", "#64748b")
+PANEL, HEIGHT, LEFT, TOP, BOTTOM = 300, 330, 56, 40, 76
+
+
+def drawing(panels: Mapping[str, Curves], path: Path) -> None:
+    """The shares against the rank, a panel for each layer, as an SVG that stands by itself."""
+    width = LEFT + len(panels) * (PANEL + 24)
+    marks = [
+        mark
+        for place, (title, curves) in enumerate(panels.items())
+        for mark in panel(title, curves, LEFT + place * (PANEL + 24), first=not place)
+    ]
+    for place, (name, colour) in enumerate(zip(next(iter(panels.values())), COLOURS, strict=True)):
+        x, y = LEFT + 214 * place, HEIGHT - 10
+        marks.append(
+            f'<line x1="{x}" y1="{y - 4}" x2="{x + 22}" y2="{y - 4}" stroke="{colour}" '
+            f'stroke-width="2.5"/><text x="{x + 28}" y="{y}">{name}</text>'
+        )
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" role="img" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#64748b"><title>Energy of keys '
+        f"and values in common directions and in users' own</title>{''.join(marks)}</svg>\n"
+    )
+
+
+def panel(title: str, curves: Curves, left: float, *, first: bool) -> list[str]:
+    """The marks of one panel; the first one has the numbers of the axis."""
 
     def at(rank: float, share: float) -> tuple[float, float]:
-        x = left + np.log2(rank) / most * (width - left - 170)
-        return round(x, 1), round(16 + (1 - share) * (height - bottom - 16), 1)
+        x = left + np.log2(rank) / np.log2(max(COMMON)) * (PANEL - 16)
+        return round(float(x), 1), round(float(TOP + (1 - share) * (HEIGHT - BOTTOM - TOP)), 1)
 
+    marks = [f'<text x="{left}" y="{TOP - 16}" font-weight="600">{title}</text>']
     for share in (0, 0.25, 0.5, 0.75, 1):
         (x, y), (end, _) = at(1, share), at(max(COMMON), share)
         marks.append(f'<line x1="{x}" y1="{y}" x2="{end}" y2="{y}" stroke="#94a3b855"/>')
-        marks.append(f'<text x="{x - 8}" y="{y + 4}" text-anchor="end">{share:.0%}</text>')
+        if first:
+            marks.append(f'<text x="{x - 8}" y="{y + 4}" text-anchor="end">{share:.0%}</text>')
     for rank in COMMON:
         x, y = at(rank, 0)
         marks.append(f'<text x="{x}" y="{y + 18}" text-anchor="middle">{rank}</text>')
     x, y = at(np.sqrt(max(COMMON)), 0)
-    marks.append(f'<text x="{x}" y="{y + 38}" text-anchor="middle">common directions</text>')
-    for (name, points), colour in zip(curves.items(), colours, strict=True):
-        path_of = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))
+    marks.append(f'<text x="{x}" y="{y + 36}" text-anchor="middle">common directions</text>')
+    for points, colour in zip(curves.values(), COLOURS, strict=True):
+        path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))
         marks.append(
-            f'<polyline points="{path_of}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
         )
-        x, y = at(*points[-1])
-        marks.append(f'<text x="{x + 8}" y="{y + 4}" fill="{colour}">{name}</text>')
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="13" fill="#64748b"><title>Energy of keys '
-        f"and values in common directions and in users' own</title>{''.join(marks)}</svg>\n"
-    )
+    return marks
+
+
+def trained(source: Path, prepared: Split, epochs: int) -> SASRec:
+    """Full attention, trained from nothing."""
+    train = {"batch_tokens": 3_000, "epochs": epochs, "patience": 6, "min_epochs": 12}
+    values: dict[str, Any] = {"data": {"source": str(source)}, "model": MODEL | {"dropout": 0.3}}
+    recipe = Recipe.build(values | {"train": train, "run": {"threads": 1}})
+    model = recipe.recommender()
+    assert isinstance(model, SASRec)
+    model.fit(prepared, recipe.context())
+    return model
 
 
 def main() -> None:
     """Train, analyse, and write the table beside this script and the figure into the docs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--run", type=Path, help="a trained SASRec with full attention")
     parser.add_argument("--events", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -135,16 +172,14 @@ def main() -> None:
     prepared = split_dataset(
         load_dataset(DataSection(source=str(args.data))), SplitSection(kind="leave-last-out")
     )
-    train = {"batch_tokens": 3_000, "epochs": args.epochs, "patience": 6, "min_epochs": 12}
-    values: dict[str, Any] = {"data": {"source": str(args.data)}, "model": MODEL | {"dropout": 0.3}}
-    recipe = Recipe.build(values | {"train": train, "run": {"threads": 1}})
-    model = recipe.recommender()
-    assert isinstance(model, SASRec)
-    model.fit(prepared, recipe.context())
-    rows, curves = [], []
+    model = SASRec.load(args.run) if args.run else trained(args.data, prepared, args.epochs)
+    assert model.config.attention == "full"
+    assert model.catalog is not None and model.catalog.item_ids == prepared.catalog.item_ids
+    rows: list[dict[str, Any]] = []
+    layers: dict[str, list[list[dict[str, np.ndarray]]]] = {}
     for name, parts in keys_and_values(model, prepared.test.histories, args.events).items():
         found = analyse(parts, 0)
-        curves.append(found)
+        layers.setdefault(name.partition(", ")[2], []).append(found)
         for rank, shares in zip(COMMON, found, strict=True):
             more = paired_difference(shares["own"], shares["another"])
             common = bootstrap_mean(shares["common"])
@@ -166,15 +201,22 @@ def main() -> None:
         "events. Written by `benchmarks/collectivekv_motive.py`."
     )
     write_table(args.out, rows, about)
-    names = {"common": "in common", "own": "residual, own", "another": "residual, another's"}
-    mean = {
-        shown: [
-            (rank, float(np.mean([one[place][key].mean() for one in curves])))
-            for place, rank in enumerate(COMMON)
-        ]
-        for key, shown in names.items()
+    names = {
+        "all, in common directions": "common",
+        f"the rest, in {OWN} of the user's": "own",
+        f"the rest, in {OWN} of another's": "another",
     }
-    drawing(mean, figure)
+    panels = {
+        f"keys and values of {layer}": {
+            shown: [
+                (rank, float(np.mean([one[place][key].mean() for one in curves])))
+                for place, rank in enumerate(COMMON)
+            ]
+            for shown, key in names.items()
+        }
+        for layer, curves in layers.items()
+    }
+    drawing(panels, figure)
     print(args.out.read_text())
 
 

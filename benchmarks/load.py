@@ -1,12 +1,16 @@
 """How many requests a second the service answers with 99 % of them within 50 ms.
 
-    .venv/bin/python benchmarks/load.py               # memory, LMDB, Redis; states and recompute
-    .venv/bin/python benchmarks/load.py --soak 30     # and then half an hour at half that rate
-    .venv/bin/python benchmarks/load.py --smoke       # a minute, to see that it runs
+    .venv/bin/python benchmarks/load.py                      # memory, LMDB, Redis; 11 minutes
+    .venv/bin/python benchmarks/load.py --attention collective --out load_collective.md
+    .venv/bin/python benchmarks/load.py --soak 30 --rate 400 # half an hour at that rate, on LMDB
+    .venv/bin/python benchmarks/load.py --smoke              # a minute or two, to see that it runs
 
 ``open_loop.py`` sends requests at a constant rate from a process of its own. A rate is passed when
 99 % of all requests, events and lists together, are answered within 50 ms and none is refused. The
-highest rate is searched by doubling, then by halving the interval.
+highest rate is searched by doubling, then by halving the interval, from kept states and from the
+whole history. ``--minutes`` is shared by all searches: one that has used its part ends with the
+interval that it has, and the table tells it. A soak without ``--rate`` comes after the searches, at
+half of what LMDB bore; each of its minutes is a line of ``load_soak.md``.
 """
 
 import argparse
@@ -20,9 +24,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -33,7 +38,14 @@ from peers.driving import write_table
 
 P99_MS = 50.0
 MOST_TRIALS = 14
-FIRST_RATE = 50.0
+FIRST_RATE, LEAST_RATE = 200.0, 5.0
+WARM_RATE = 50.0
+GRACE = 45.0
+"""Seconds over its time that a search may look for any rate that passes."""
+
+FILLERS = 8
+"""Threads that give users their histories; the service computes their lists together."""
+
 CLOSE_ENOUGH = 1.08
 """Ratio between the lowest rate that failed and the highest that passed, at which search ends."""
 
@@ -104,19 +116,21 @@ def redis_url(folder: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def fill(url: str, users: int, length: int, items: int) -> None:
-    """Give every user a history, and have a list made for each once."""
-    rng = np.random.default_rng(1)
-    for user in range(users):
-        chosen = rng.integers(0, items, length).tolist()
-        begin = 1_650_000_000
-        body = [
-            {"user_id": f"u{user}", "item_id": f"i{item:05}", "timestamp": begin + 60 * place}
-            for place, item in enumerate(chosen)
-        ]
-        for first in range(0, length, 1_000):
-            _post(f"{url}/v1/events", body[first : first + 1_000])
-        _post(f"{url}/v1/recommendations", {"user_id": f"u{user}"})
+def fill(url: str, args: argparse.Namespace, *, lists: bool) -> None:
+    """Give every user a history and, with ``lists``, have one made for each, so that it is kept."""
+    chosen = np.random.default_rng(1).integers(0, args.items, (args.users, args.length)).tolist()
+    begin = 1_650_000_000
+    events = [
+        {"user_id": f"u{user}", "item_id": f"i{item:05}", "timestamp": begin + 60 * place}
+        for user, items in enumerate(chosen)
+        for place, item in enumerate(items)
+    ]
+    for first in range(0, len(events), 1_000):
+        _post(f"{url}/v1/events", events[first : first + 1_000])
+    if lists:
+        with ThreadPoolExecutor(FILLERS) as pool:
+            bodies = [{"user_id": f"u{user}"} for user in range(args.users)]
+            list(pool.map(lambda body: _post(f"{url}/v1/recommendations", body), bodies))
 
 
 def _post(url: str, body: Any) -> None:
@@ -132,8 +146,15 @@ def passes(report: dict[str, Any]) -> bool:
     return report["failed"] == 0 and report["p99"] < P99_MS
 
 
-def highest(url: str, args: argparse.Namespace) -> dict[str, Any] | None:
-    """The report of the highest rate that passes; None when not even the first does."""
+class Search(NamedTuple):
+    """The report of the highest rate that passed, None for none; the lowest rate that failed."""
+
+    best: dict[str, Any] | None
+    failed: float
+
+
+def highest(url: str, args: argparse.Namespace, end: float) -> Search:
+    """Search until the interval is narrow, or the clock says ``end``."""
     best, low, high, rate = None, 0.0, float("inf"), FIRST_RATE
     for _ in range(MOST_TRIALS):
         report = drive(url, rate, args.seconds, args.users, args.items)
@@ -143,41 +164,48 @@ def highest(url: str, args: argparse.Namespace) -> dict[str, Any] | None:
         else:
             high = rate
             time.sleep(2)  # what waited is worked off
-        if high / max(low, 1.0) < CLOSE_ENOUGH or (args.smoke and best):
+        if high < CLOSE_ENOUGH * low or high < LEAST_RATE or (args.smoke and best):
+            break
+        late = time.monotonic() + args.seconds + 2 - end
+        if late > (0 if best else GRACE):
             break
         rate = 2 * low if high == float("inf") else (low + high) / 2
-    return best
+    return Search(best, high)
 
 
-def measure(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each store, with states and without."""
-    rows = []
-    for kind in args.stores:
-        found = {}
-        for states in (True, False):
-            with tempfile.TemporaryDirectory() as name, _store(kind, Path(name)) as store:
-                print(f"{kind}, {'states' if states else 'recompute'}", file=sys.stderr, flush=True)
-                with serving(run, store, states=states) as (url, _):
-                    fill(url, args.users, args.length, args.items)
-                    drive(url, FIRST_RATE, 2, args.users, args.items)  # warm
-                    found[states] = highest(url, args)
-        for states, report in found.items():
-            other = found[False]
-            rows.append(
-                {
-                    "store": kind,
-                    "answers from": "kept states" if states else "the whole history",
-                    "requests/s": "none passed" if report is None else f"{report['rate']:,.0f}",
-                    "p50 ms": "-" if report is None else f"{report['p50']:.1f}",
-                    "p99 ms": "-" if report is None else f"{report['p99']:.1f}",
-                    "p99 ms of lists": "-" if report is None else f"{report['p99 of lists']:.1f}",
-                    "times recompute": "-"
-                    if report is None or other is None
-                    else f"{report['rate'] / other['rate']:.1f}",
-                    "rate": 0.0 if report is None else report["rate"],
-                }
-            )
-    return rows
+def measure(run: Path, args: argparse.Namespace, end: float) -> list[dict[str, Any]]:
+    """A row for each store, with states and without, all searches together by ``end``."""
+    asked = [(kind, states) for kind in args.stores for states in (True, False)]
+    found: dict[tuple[str, bool], Search] = {}
+    for place, (kind, states) in enumerate(asked):
+        now = time.monotonic()
+        until = now + (end - now) / (len(asked) - place)
+        with tempfile.TemporaryDirectory() as name, _store(kind, Path(name)) as store:
+            print(f"{kind}, {'states' if states else 'recompute'}", file=sys.stderr, flush=True)
+            with serving(run, store, states=states) as (url, _):
+                fill(url, args, lists=states)
+                drive(url, WARM_RATE, 2, args.users, args.items)
+                found[kind, states] = highest(url, args, until)
+    return [row(kind, states, found) for kind, states in asked]
+
+
+def row(kind: str, states: bool, found: dict[tuple[str, bool], Search]) -> dict[str, Any]:
+    """What one search came to; "rate" is for what follows."""
+    (report, failed), (other, _) = found[kind, states], found[kind, False]
+    shown = {"store": kind, "answers from": "kept states" if states else "the whole history"}
+    if report is None:
+        names = ("p50 ms", "p99 ms", "p99 ms of lists", "times recompute")
+        none = {"requests/s": "none passed", "failed at": f"{failed:,.0f}"}
+        return shown | none | dict.fromkeys(names, "-") | {"rate": 0.0}
+    return shown | {
+        "requests/s": f"{report['rate']:,.0f}",
+        "failed at": "-" if failed == float("inf") else f"{failed:,.0f}",
+        "p50 ms": f"{report['p50']:.1f}",
+        "p99 ms": f"{report['p99']:.1f}",
+        "p99 ms of lists": f"{report['p99 of lists']:.1f}",
+        "times recompute": "-" if other is None else f"{report['rate'] / other['rate']:.1f}",
+        "rate": report["rate"],
+    }
 
 
 @contextmanager
@@ -190,31 +218,42 @@ def _store(kind: str, folder: Path) -> Iterator[str]:
 
 
 def soak(run: Path, rate: float, args: argparse.Namespace) -> str:
-    """A sentence about memory and latency over a long time, on LMDB."""
-    samples: list[tuple[float, float]] = []
-    reports = []
+    """A sentence about a long time on LMDB; its minutes go into ``load_soak.md``."""
+    rows: list[dict[str, Any]] = []
+    memory: list[float] = []
     with (
         tempfile.TemporaryDirectory() as folder,
         _store("lmdb", Path(folder)) as store,
         serving(run, store, states=True) as (url, process),
     ):
-        fill(url, args.users, args.length, args.items)
-        end = time.monotonic() + 60 * args.soak
-        while time.monotonic() < end:
-            stretch = min(30.0, max(5.0, end - time.monotonic()))
-            reports.append(drive(url, rate, stretch, args.users, args.items))
-            samples.append((time.monotonic(), own_megabytes(process)))
-            print(f"  {samples[-1]} {json.dumps(reports[-1])}", file=sys.stderr, flush=True)
-    settled = np.array(samples[len(samples) // 4 :])
-    slope = np.polyfit(settled[:, 0] / 60, settled[:, 1], 1)[0] if len(settled) > 2 else 0.0
-    failed, sent = (sum(report[key] for report in reports) for key in ("failed", "requests"))
-    return (
-        f"Soak: {args.soak:g} minutes at {rate:,.0f} requests/s on LMDB, {sent:,} requests, "
-        f"{failed} failed, worst p99 of a stretch {max(r['p99'] for r in reports):.1f} ms; "
-        f"memory of the server (anonymous, without the pages of the store's file) "
-        f"{settled[0, 1]:.0f} MB after a quarter of the time, {settled[-1, 1]:.0f} MB at the end, "
+        fill(url, args, lists=True)
+        for minute in range(1, max(1, round(args.soak)) + 1):
+            report = drive(url, rate, 6 if args.smoke else 60, args.users, args.items)
+            memory.append(own_megabytes(process))
+            rows.append(
+                {
+                    "minute": minute,
+                    "requests": report["requests"],
+                    "failed": report["failed"],
+                    "p50 ms": f"{report['p50']:.1f}",
+                    "p99 ms": f"{report['p99']:.1f}",
+                    "own memory, MB": f"{memory[-1]:.0f}",
+                }
+            )
+            print(f"  {rows[-1]}", file=sys.stderr, flush=True)
+    settled = memory[len(memory) // 4 :]
+    slope = np.polyfit(range(len(settled)), settled, 1)[0] if len(settled) > 2 else 0.0
+    failed, sent = (sum(one[key] for one in rows) for key in ("failed", "requests"))
+    worst = max(float(one["p99 ms"]) for one in rows)
+    text = (
+        f"Soak: {len(rows)} minutes at {rate:,.0f} requests/s on LMDB, {sent:,} requests, "
+        f"{failed} failed, worst p99 of a minute {worst:.1f} ms; memory of the server (anonymous, "
+        "without the pages of the store's file) "
+        f"{settled[0]:.0f} MB after a quarter of the time, {settled[-1]:.0f} MB at the end, "
         f"{slope:+.2f} MB a minute."
     )
+    write_table(args.out.with_name("load_soak.md"), rows, f"{text} {_about(args)}")
+    return text
 
 
 def own_megabytes(process: psutil.Process) -> float:
@@ -234,22 +273,36 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="events of a user at the start")
     parser.add_argument("--window", type=int, default=200, help="events that an event looks at")
     parser.add_argument("--attention", choices=["full", "collective"], default="full")
-    parser.add_argument("--seconds", type=float, default=10, help="of one trial")
+    parser.add_argument("--seconds", type=float, default=8, help="of one trial")
+    parser.add_argument("--minutes", type=float, default=10.5, help="of all searches together")
     parser.add_argument("--soak", type=float, default=0, help="minutes")
+    parser.add_argument("--rate", type=float, help="of the soak, in requests/s; without searches")
     parser.add_argument("--smoke", action="store_true", help="one trial each, a small catalog")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
+    end = time.monotonic() + 60 * args.minutes
     if args.smoke:
         args.items, args.users, args.seconds = 500, 50, 3.0
-    if "redis" in args.stores and not shutil.which("redis-server"):
+    if args.rate and not args.soak:
+        parser.error("--rate is of the soak: give its --soak MINUTES")
+    if not args.rate and "redis" in args.stores and not shutil.which("redis-server"):
         parser.error("redis-server is not installed; leave redis out with --stores memory lmdb")
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or make_run(Path(folder), args.items, args.window, args.attention)
-        rows = measure(run, args)
+        if args.rate:
+            print(soak(run, args.rate, args))
+            return
+        rows = measure(run, args, end)
         lmdb = [row["rate"] for row in rows if row["store"] == "lmdb"]
         text = soak(run, max(10.0, lmdb[0] / 2 if lmdb else 10.0), args) if args.soak else ""
     table = [{key: value for key, value in row.items() if key != "rate"} for row in rows]
-    about = (
+    write_table(args.out, table, f"{_about(args)}\n\n{text}" if text else _about(args))
+    print(args.out.read_text())
+
+
+def _about(args: argparse.Namespace) -> str:
+    """What was measured, and how."""
+    return (
         f"SASRec, {args.attention} attention over {args.window} events; {args.items:,} items, "
         f"{args.users:,} users with {args.length} events each; half of the requests log an event, "
         "half ask for 20 items of the same user; "
@@ -257,8 +310,6 @@ def main() -> None:
         "the disk at every commit; Redis writes its log to disk every second. "
         "Written by `benchmarks/load.py`."
     )
-    write_table(args.out, table, f"{about}\n\n{text}" if text else about)
-    print(args.out.read_text())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foretaste.data.catalog import Catalog as Catalog
+    from foretaste.data.clicks import ClickTask as ClickTask
+    from foretaste.data.clicks import rated_clicks as rated_clicks
+    from foretaste.data.clicks import sampled_clicks as sampled_clicks
     from foretaste.data.dataset import Dataset as Dataset
     from foretaste.data.embedded_sets import read_embedded as read_embedded
     from foretaste.data.leakage import check_leakage as check_leakage
@@ -34,6 +37,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Catalog": "data.catalog",
+    "ClickTask": "data.clicks",
     "Dataset": "data.dataset",
     "InputError": "errors",
     "Queries": "data.split",
@@ -47,9 +51,11 @@ _HOMES = {
     "check_leakage": "data.leakage",
     "compare": "experiments.comparing",
     "evaluate": "experiments.evaluating",
+    "rated_clicks": "data.clicks",
     "read_embedded": "data.embedded_sets",
     "read_interactions": "data.reading",
     "resume": "experiments.running",
+    "sampled_clicks": "data.clicks",
     "split": "data.split",
     "train": "experiments.running",
 }
@@ -57,6 +63,7 @@ _HOMES = {
 
 __all__ = [
     "Catalog",
+    "ClickTask",
     "Dataset",
     "InputError",
     "Queries",
@@ -71,9 +78,11 @@ __all__ = [
     "check_leakage",
     "compare",
     "evaluate",
+    "rated_clicks",
     "read_embedded",
     "read_interactions",
     "resume",
+    "sampled_clicks",
     "split",
     "train",
 ]

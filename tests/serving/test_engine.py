@@ -262,6 +262,24 @@ def test_item_numbers_of_the_store_become_those_of_the_catalog(store, ease):
     ]
 
 
+def test_items_without_a_name_are_unknown_and_harm_nothing(store, ease, sasrec):
+    for run in (ease, sasrec):
+        engine = Engine([run], store)
+        user = f"user of {run.name}"
+        store.append([Event(user, "i05", BEGIN)])
+        store.append([Event(user, "x", BEGIN + 1)], strangers=["x"], room=0)
+        store.append([Event(user, "seen", BEGIN + 2), Event(user, "i07", BEGIN + 3)])
+        for _ in range(2):  # from the log, then from a state
+            answer = engine.recommend(Question(run.name, user=user))
+            assert answer.unknown == ["seen"]
+            wanted = history_of(run.recommender, ["i05", "i07"], [BEGIN, BEGIN + 3])
+            assert_best(run.recommender, wanted, answer.items, k=10)
+        only = f"{user}, strangers only"
+        store.append([Event(only, "x", BEGIN)], strangers=["x"], room=0)
+        answer = engine.recommend(Question(run.name, user=only))
+        assert (answer.source, answer.unknown) == ("fallback", [])
+
+
 def test_a_change_names_the_log_that_was_read(store, sasrec):
     log(store, "ann", ["i01"])
     change = Engine([sasrec], store).answer([Question("sasrec", user="ann")]).changes[0]

@@ -99,6 +99,41 @@ def test_the_keeper_writes_all_that_waits_and_no_more_than_fits(monkeypatch):
     assert written == [*(f"u{number}" for number in range(10)), "u24"]
 
 
+def test_states_of_a_replaced_model_go_at_once_and_late_ones_an_hour_later():
+    import numpy as np
+
+    from foretaste.serving.stores import StateChange
+
+    guard = GuardedStore(open_store("memory"))
+    guard.append([Event("ann", "i01", 1)])
+
+    def keep(model: str) -> None:
+        change = StateChange("ann", model, 0, 1, np.zeros((1, 5), np.uint8), 5, fresh=True)
+        assert guard.extend([change]) == [True]
+
+    def kept() -> list[str]:
+        return [m for m in "abc" if guard.read(["ann"], m, 5, 1)[0][1] is not None]
+
+    for model in "abc":
+        keep(model)
+    sweeper = Sweeper(guard, seconds=3_600)
+    sweeper.start()
+    sweeper.replaced("a", ["b"])
+    until(lambda: kept() == ["b", "c"])  # c is another service's
+    keep("a")  # an answer that was under way
+    sweeper.replaced("b", ["a"])  # and back to the older model
+    until(lambda: kept() == ["a", "c"])
+    sweeper.close()
+    hourly = Sweeper(guard, seconds=0.3)
+    hourly.replaced("a", ["b"])
+    hourly.start()
+    until(lambda: kept() == ["c"])
+    keep("a")
+    until(lambda: kept() == ["c"])
+    hourly.close()
+    guard.close()
+
+
 def test_expired_states_are_swept(tmp_path):
     import numpy as np
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from foretaste.recommenders.core.ranker import Ranker
 from foretaste.recommenders.core.registry import names
 from foretaste.serving.engine import Engine
 from foretaste.serving.models import ServedRun, load_run
@@ -40,6 +41,51 @@ def test_by_history(name: str, run: ServedRun, history: list[str]):
     known = [item for item in history if item in run.catalog.item_ids]
     assert answer.source == ("history" if known else "fallback")
     assert set(answer.unknown) == set(history) - set(known)
+
+
+@every_model
+def test_candidates_of_a_history(name: str, run: ServedRun):
+    engine = Engine([run], open_store("memory"))
+    for history in ([], ["i03"], ["i03", "i01", "nope", "i17"]):
+        wanted = history_of(run.recommender, history)
+        for candidates in (("i02", "i09", "i03", "nope", "i09"), ("i03",), ("nope",)):
+            for exclude in ("seen", "none"):
+                question = Question(
+                    name,
+                    history=tuple(history),
+                    k=9,
+                    candidates=candidates,
+                    exclude_seen=exclude == "seen",
+                )
+                answer = engine.recommend(question)
+                known = [item for item in candidates if item != "nope"]
+                if not known:
+                    assert answer.items == []
+                    continue
+                expected = run.recommender.recommend(wanted, 9, exclude=exclude, candidates=known)
+                assert [line.item_id for line in answer.items] == expected.item_ids[0]
+                np.testing.assert_allclose(
+                    [line.score for line in answer.items],
+                    [line.score for line in expected[0]],
+                    rtol=1e-4,
+                    atol=1e-5,
+                )
+
+
+@pytest.mark.parametrize("name", ["din", "sim", "sdim"])
+def test_a_ranker_judges_the_candidates_alone(name: str, run: ServedRun, monkeypatch):
+    assert isinstance(run.recommender, Ranker)
+    network, judged = run.recommender.network, []
+    judge = network.judge
+
+    def watched(memory, candidates, ends):
+        judged.append(candidates.tolist())
+        return judge(memory, candidates, ends)
+
+    monkeypatch.setattr(network, "judge", watched)
+    engine = Engine([run], open_store("memory"))
+    engine.recommend(Question(name, history=("i03",), candidates=("i02", "i09", "i03")))
+    assert judged == [[run.catalog.numbers(["i02", "i09"]).tolist()]]
 
 
 @every_model

@@ -129,8 +129,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """
         begin, now = time.perf_counter(), time.time_ns() // 1_000_000
         new = events if isinstance(events, list) else [events]
-        await service.log([Event(one.user_id, one.item_id, one.milliseconds(now)) for one in new])
-        unknown = service.unknown_items([one.item_id for one in new])
+        unknown = await service.log(
+            [Event(one.user_id, one.item_id, one.milliseconds(now)) for one in new]
+        )
         return _json({"accepted": len(new), "unknown": unknown, "ms": _since(begin)})
 
     @app.post(

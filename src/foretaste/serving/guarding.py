@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -47,9 +47,11 @@ class GuardedStore:
         """Whether the last that is known of the store is that it answers."""
         return self._up
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(
+        self, events: Sequence[Event], *, strangers: Collection[str] = (), room: int = 0
+    ) -> None:
         """As of ``UserStore``."""
-        self._call(lambda: self.store.append(events))
+        self._call(lambda: self.store.append(events, strangers=strangers, room=room))
 
     def read(
         self, users: Sequence[str], fingerprint: str, window: int, limit: int
@@ -69,9 +71,11 @@ class GuardedStore:
         """As of ``UserStore``."""
         return self._call(lambda: self.store.size(user))
 
-    def sweep(self) -> int:
-        """As of ``UserStore``: what has expired."""
-        return self._call(self.store.sweep)
+    def sweep(
+        self, fingerprints: Collection[str] | None = None, *, gone: Collection[str] = ()
+    ) -> int:
+        """As of ``UserStore``."""
+        return self._call(lambda: self.store.sweep(fingerprints, gone=gone))
 
     def item_ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         """As of ``UserStore``."""

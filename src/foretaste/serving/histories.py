@@ -12,7 +12,7 @@ from foretaste.serving.guarding import GuardedStore
 from foretaste.serving.limits import MOST_EVENTS
 from foretaste.serving.models import CatalogNumbers, ServedRun
 from foretaste.serving.questions import Question
-from foretaste.serving.stores import KeptState, StoreError, UserLog
+from foretaste.serving.stores import NAMELESS, KeptState, StoreError, UserLog
 
 NO_EVENTS = np.empty(0, np.int32)
 
@@ -86,7 +86,8 @@ class Histories:
         if known.all():
             case = Case(question, numbers, log.times, [], log=log)
         else:
-            unknown = self._store.item_ids(np.unique(log.items[~known]))
+            strange = np.unique(log.items[~known])
+            unknown = self._store.item_ids(strange[strange != NAMELESS])
             case = Case(question, numbers[known], log.times[known], unknown, log=log)
         case.new = len(case.items)
         if state is not None:

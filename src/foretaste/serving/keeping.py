@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from foretaste.serving.guarding import GuardedStore
 from foretaste.serving.stores import StateChange, StoreError
@@ -76,33 +76,55 @@ def _bytes(changes: Sequence[StateChange]) -> int:
 
 
 class Sweeper:
-    """A thread that drops expired states once an hour.
+    """A thread that drops expired states once an hour, and those of a replaced model at once.
 
-    States of models that are not loaded here stay until they expire: another service may share
-    the store.
+    States of other models that are not loaded here stay until they expire: another service may
+    share the store.
     """
 
     def __init__(self, store: GuardedStore, seconds: float = SWEEP_SECONDS) -> None:
         """Nothing happens before ``start``."""
         self._store, self._seconds = store, seconds
-        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._gone: set[str] = set()  # fingerprints of replaced models
+        self._woken, self._ended = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="sweeping", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
+    def replaced(self, fingerprint: str, loaded: Collection[str]) -> None:
+        """Have the states of a model dropped soon, unless it is among those that are ``loaded``.
+
+        They are looked for again at the next hour: an answer that was under way, or another process
+        that still has the old model, may have written some more.
+        """
+        with self._lock:
+            self._gone = (self._gone | {fingerprint}) - set(loaded)
+        self._woken.set()
+
     def close(self) -> None:
         """End, after a sweep that is under way."""
-        self._ended.set()
+        self._ended = True
+        self._woken.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
+        while True:
+            woken = self._woken.wait(self._seconds)
+            self._woken.clear()
+            if self._ended:
+                return
+            with self._lock:
+                gone = set(self._gone)
             try:
-                dropped = self._store.sweep()
+                dropped = self._store.sweep(gone=gone)
             except StoreError as error:
                 logger.info("not swept: %s", error)
-            else:
-                logger.info("%d expired states dropped", dropped)
+                continue
+            logger.info("%d states dropped: expired, or of replaced models", dropped)
+            if not woken:
+                with self._lock:
+                    self._gone -= gone

@@ -20,6 +20,7 @@ from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.serving.indexing import IndexWish, MeasuredIndex, build_index
 from foretaste.serving.searching import TitleSearch
+from foretaste.serving.stores import NAMELESS
 
 FILES = ("model.json", "catalog.parquet", "weights.safetensors")
 """What a model is made of in a run folder."""
@@ -145,11 +146,17 @@ class CatalogNumbers:
         self._table = np.empty(0, np.int32)
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
-        """Item numbers int32 of the store's ``numbers`` (uint32); -1 outside the catalog.
+        """Item numbers int32 of the store's ``numbers`` (uint32); -1 outside the catalog and for
+        NAMELESS.
 
         Raises:
             StoreError: when the store has to be asked and does not answer.
         """
+        named = numbers != NAMELESS
+        if not named.all():
+            found = np.full(len(numbers), -1, np.int32)
+            found[named] = self.of(numbers[named])
+            return found
         known, needed = len(self._table), int(numbers.max(initial=0)) + 1
         if known < needed and len(numbers):
             texts = self._store.item_ids(np.arange(known, needed))

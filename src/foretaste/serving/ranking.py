@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from foretaste.data.sequences import Sequences
 from foretaste.nn.item_index import ItemIndex
 from foretaste.nn.topk import top_k
 from foretaste.recommenders.core.base import Recommender
@@ -51,46 +52,87 @@ def rank_by_vectors(
     return found
 
 
+@runtime_checkable
+class ScoresItems(Protocol):
+    """A model that can score a few items for less than the whole catalog."""
+
+    def score_items(self, histories: Sequences, items: np.ndarray) -> Tensor:
+        """Scores ``[B, n]`` of item numbers int64 ``[n]``; no history may be empty."""
+        ...
+
+
 def rank_by_scores(recommender: Recommender, cases: Sequence[Case]) -> list[Ranked]:
-    """Lists from the scores of the whole catalog, computed from whole histories."""
+    """Lists computed from whole histories.
+
+    Candidates alone are scored where the model can do so, otherwise the whole catalog.
+    """
     found: list[Ranked] = [_NOTHING] * len(cases)
-    for timed in (True, False):
-        places = [at for at, case in enumerate(cases) if (case.times is not None) == timed]
-        if not places:
+    whole = []
+    for at, case in enumerate(cases):
+        if case.candidates is not None and not len(case.candidates):
             continue
-        times = [_times(cases[at]) for at in places] if timed else None
+        if case.candidates is None or not len(case.items):
+            whole.append(at)
+        elif isinstance(recommender, ScoresItems):
+            found[at] = _rank_few(recommender, case, case.candidates)
+        else:
+            whole.append(at)
+    for places in _alike(cases, whole):
+        first = cases[places[0]]
+        allowed = None
+        if first.candidates is not None:
+            allowed = np.zeros(len(recommender.popularity), bool)
+            allowed[first.candidates] = True
+        times = None if first.times is None else [_times(cases[at]) for at in places]
         histories = sequences_of([cases[at].items for at in places], times)
-        for rows, scores in recommender.scores(histories, exclude="none"):
-            asked = [places[row] for row in rows.tolist()]
-            for at, ranked in zip(
-                asked, _rank_rows(scores, [cases[at] for at in asked]), strict=True
+        blocks = recommender.scores(
+            histories,
+            exclude="seen" if first.question.exclude_seen else "none",
+            allowed=allowed,
+            depth=first.question.k,
+        )
+        for rows, scores in blocks:
+            top = scores.topk(min(first.question.k, scores.shape[1]), dim=1)
+            for row, items, values in zip(
+                rows.tolist(), top.indices.tolist(), top.values.tolist(), strict=True
             ):
-                found[at] = ranked
+                found[places[row]] = _cut(items, values, first.question.k)
     return found
 
 
-def _rank_rows(scores: Tensor, cases: Sequence[Case]) -> list[Ranked]:
-    """Lists from scores ``[B, N]``, which are written on."""
-    for row, case in zip(scores, cases, strict=True):
-        if case.candidates is not None:
-            allowed = torch.from_numpy(case.candidates)
-            kept = row[allowed]
-            row.fill_(-torch.inf)
-            row[allowed] = kept
-        row[torch.from_numpy(_left_out(case).astype(np.int64))] = -torch.inf
-    k = min(max(case.question.k for case in cases), scores.shape[1])
-    top = scores.topk(k, dim=1)
-    rows = zip(top.indices.tolist(), top.values.tolist(), cases, strict=True)
-    return [_cut(items, values, case.question.k) for items, values, case in rows]
+def _rank_few(model: ScoresItems, case: Case, candidates: np.ndarray) -> Ranked:
+    """The best of a few items, the only ones that are scored."""
+    allowed = np.setdiff1d(candidates, _left_out(case))
+    history = sequences_of([case.items], None if case.times is None else [case.times])
+    return _best(allowed, model.score_items(history, allowed)[0], case.question.k)
+
+
+def _alike(cases: Sequence[Case], places: Sequence[int]) -> list[list[int]]:
+    """Places of cases that are asked for alike, and so can be asked together.
+
+    What a search finds depends on how much is wanted of it, and of what.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for at in places:
+        case = cases[at]
+        candidates = None if case.candidates is None else case.candidates.tobytes()
+        asked = case.times is None, case.question.exclude_seen, case.question.k, candidates
+        groups.setdefault(asked, []).append(at)
+    return list(groups.values())
 
 
 def _rank_candidates(vector: Tensor, weight: Tensor, case: Case) -> Ranked:
     """The best of a few items: only their vectors are read."""
     if case.candidates is None:
         return _NOTHING
-    allowed = torch.from_numpy(np.setdiff1d(case.candidates, _left_out(case)))
-    top = (weight[allowed] @ vector).topk(min(case.question.k, len(allowed)))
-    return Ranked(allowed[top.indices].tolist(), top.values.tolist())
+    allowed = np.setdiff1d(case.candidates, _left_out(case))
+    return _best(allowed, weight[torch.from_numpy(allowed)] @ vector, case.question.k)
+
+
+def _best(items: np.ndarray, scores: Tensor, k: int) -> Ranked:
+    """The ``k`` best of ``items`` ``[n]`` by their ``scores`` ``[n]``."""
+    top = scores.topk(min(k, len(items)))
+    return Ranked(items[top.indices.cpu().numpy()].tolist(), top.values.tolist())
 
 
 def _cut(items: list[int], scores: list[float], k: int) -> Ranked:

@@ -28,9 +28,12 @@ class Watcher:
         engine: Engine,
         seconds: float,
         wish: IndexWish | None,
-        swapped: Callable[[ServedRun], None],
+        swapped: Callable[[ServedRun, ServedRun], None],
     ) -> None:
-        """``wish`` is for the index of a new run; ``swapped`` is told of every one in place."""
+        """``wish`` is for the index of a new run.
+
+        ``swapped`` is told of the old and the new run when the new one is in place.
+        """
         self._engine, self._seconds, self._swapped = engine, seconds, swapped
         self._wish = wish
         self._seen: dict[str, Stamp | None] = {run.name: run.stamp for run in engine.runs}
@@ -67,7 +70,7 @@ class Watcher:
             return
         self._engine.swap(new)
         logger.warning("%s: loaded again (%s)", new.name, new.fingerprint)
-        self._swapped(new)
+        self._swapped(old, new)
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):

@@ -20,7 +20,7 @@ from foretaste.serving.questions import Answer, Question
 from foretaste.serving.reloading import Watcher
 from foretaste.serving.settings import Settings
 from foretaste.serving.stores import Event, StateChange, StoreError, UserStore, open_store
-from foretaste.serving.writing import Forget, Write, write_all
+from foretaste.serving.writing import Append, Forget, Write, write_all
 
 SMALL_CATALOG = 64_000_000
 """Bytes of item vectors up to which one thread of PyTorch answers as fast as several."""
@@ -58,7 +58,7 @@ class Service:
         )
         self._writing: Batcher[Write, int] = Batcher(
             "writing",
-            lambda writes: write_all(self.store, writes),
+            lambda writes: write_all(self.store, writes, settings.unknown_items),
             waiting=waiting,
             largest=settings.batch,
             observe=metrics.batch.labels("events").observe,
@@ -74,7 +74,7 @@ class Service:
             self.engine,
             settings.watch_seconds,
             settings.wish,
-            lambda run: metrics.reloads.labels(run.name).inc(),
+            self._swapped,
         )
 
     @classmethod
@@ -124,14 +124,16 @@ class Service:
             self.metrics.degraded.inc()
         return answer
 
-    async def log(self, events: Sequence[Event]) -> None:
+    async def log(self, events: Sequence[Event]) -> list[str]:
         """Write events. They are durable when this returns.
 
-        Raises ``StoreError`` when they may not have been written, ``Overloaded``, ``Expired`` or
-        ``Closing``.
+        Returns the item ids that no loaded run knows, each once. Raises ``StoreError`` when they
+        may not have been written, ``Overloaded``, ``Expired`` or ``Closing``.
         """
-        await self._ask(self._writing, list(events))
+        unknown = self._unknown_items([event.item for event in events])
+        await self._ask(self._writing, Append(list(events), unknown))
         self.metrics.events.inc(len(events))
+        return unknown
 
     async def forget(self, user: str) -> bool:
         """Remove all of a user; whether there was anything. Raises as ``log``."""
@@ -142,7 +144,7 @@ class Service:
         asked = Search(self.engine.run(run), typed, limit)
         return await self._ask(self._searching, asked)
 
-    def unknown_items(self, item_ids: Sequence[str]) -> list[str]:
+    def _unknown_items(self, item_ids: Sequence[str]) -> list[str]:
         """Those that no loaded run knows, each once."""
         unknown = list(dict.fromkeys(item_ids))
         for run in self.engine.runs:
@@ -173,6 +175,11 @@ class Service:
         except Expired:
             self.metrics.shed.labels("deadline").inc()
             raise
+
+    def _swapped(self, old: ServedRun, new: ServedRun) -> None:
+        self.metrics.reloads.labels(new.name).inc()
+        loaded = [run.fingerprint for run in self.engine.runs]
+        self._sweeper.replaced(old.fingerprint, loaded)
 
     def _answer(self, questions: list[Question]) -> list[Answer]:
         found = self.engine.answer(questions)

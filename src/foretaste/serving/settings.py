@@ -40,6 +40,8 @@ class Settings(BaseModel):
             some, which pays above a million items.
         recall: of an index: the share of the exact lists that it shall find. What was measured
             is told by /v1/runs.
+        unknown_items: different item ids outside the loaded catalogs that the store keeps by name.
+            Of events with further ones it keeps the user and the time, and the item has no name.
         waiting: requests that may wait; one more is answered 429.
         batch: requests that are computed together at most.
         seconds: after which a request that has no answer yet gets 503.
@@ -63,6 +65,7 @@ class Settings(BaseModel):
     states: bool = True
     index: Literal["exact", "ivf", "hnsw"] = "exact"
     recall: float = Field(default=0.95, gt=0, le=1)
+    unknown_items: int = Field(default=100_000, ge=0)
     waiting: int = Field(default=512, ge=1)
     batch: int = Field(default=64, ge=1)
     seconds: float = Field(default=5.0, gt=0)

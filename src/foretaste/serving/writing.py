@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -16,11 +16,23 @@ class Forget(NamedTuple):
     user: str
 
 
-Write = list[Event] | Forget
+class Append(NamedTuple):
+    """Add events; ``strangers`` are their item ids that no loaded run knows."""
+
+    events: list[Event]
+    strangers: Collection[str]
 
 
-def write_all(store: GuardedStore, writes: Sequence[Write]) -> list[int | Exception]:
+Write = Append | Forget
+
+
+def write_all(store: GuardedStore, writes: Sequence[Write], room: int) -> list[int | Exception]:
     """Do all that is asked: events next to each other in one call of the store.
+
+    Args:
+        store: where.
+        writes: in their order.
+        room: strangers that the store may keep by name.
 
     Returns:
         For each write the number of events, or 1 for a user who was forgotten and 0 for one of
@@ -32,16 +44,18 @@ def write_all(store: GuardedStore, writes: Sequence[Write]) -> list[int | Except
         if forgets:
             results += [_forget(store, one) for one in together if isinstance(one, Forget)]
         else:
-            results += _append(store, [one for one in together if not isinstance(one, Forget)])
+            results += _append(store, [one for one in together if isinstance(one, Append)], room)
     return results
 
 
-def _append(store: GuardedStore, writes: list[list[Event]]) -> list[int | Exception]:
+def _append(store: GuardedStore, writes: list[Append], room: int) -> list[int | Exception]:
+    events = [event for write in writes for event in write.events]
+    strangers = {item for write in writes for item in write.strangers}
     try:
-        store.append([event for events in writes for event in events])
+        store.append(events, strangers=strangers, room=room)
     except StoreError as error:
         return [error] * len(writes)
-    return [len(events) for events in writes]
+    return [len(write.events) for write in writes]
 
 
 def _forget(store: GuardedStore, write: Forget) -> int | Exception:

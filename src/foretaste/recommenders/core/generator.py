@@ -195,7 +195,7 @@ class Generator(Recommender):
         if source == "auto":
             frame = split.catalog.frame
             told = frame["title"].is_not_null() | (frame["text"].is_not_null())
-            source = "text" if int(told.sum()) * 2 >= len(frame) else "collaborative"
+            source = "both" if int(told.sum()) * 2 >= len(frame) else "collaborative"
         vectors = None
         if source != "text":
             vectors = collaborative_vectors(split.train, split.items, config.source_dim, run.seed)
@@ -213,6 +213,8 @@ class Generator(Recommender):
     def _scored(self, histories: Sequences, wanted: Wanted) -> Tensor:
         """Log-probabilities of what the search finds; the rest comes after, by popularity."""
         self.network.eval()
+        if wanted.allowed is not None and not wanted.allowed.any():
+            return _by_popularity(self.popularity).repeat(len(histories), 1)
         index, numbers = self._searched(wanted.allowed)
         depth = min(max(wanted.depth or 0, self.config.beams), len(numbers))
         scores = _by_popularity(self.popularity).repeat(len(histories), 1)

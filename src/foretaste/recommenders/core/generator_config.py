@@ -34,7 +34,8 @@ class GeneratorConfig(ModelConfig):
         smoothing: of the labels, within a level.
         beams: paths that are followed for each query, more when a longer list is asked for.
         source: what codes are made of: the items' ``text``, ``collaborative`` vectors (who chose
-            what in train), or ``both``; ``auto`` takes text where every other item has some.
+            what in train), or ``both``; ``auto`` takes both where every other item has some text,
+            else collaborative ones.
         source_dim: numbers of a collaborative vector.
         codes: how items get codes.
         codes_from: a folder that ``foretaste codes fit`` wrote, instead of making codes.

@@ -1,6 +1,7 @@
 """What the service keeps of every user: the log of events, and states derived from it."""
 
 from foretaste.serving.stores.base import (
+    NAMELESS,
     Event,
     KeptState,
     StateChange,
@@ -12,6 +13,7 @@ from foretaste.serving.stores.base import (
 from foretaste.serving.stores.opening import open_store
 
 __all__ = [
+    "NAMELESS",
     "Event",
     "KeptState",
     "StateChange",

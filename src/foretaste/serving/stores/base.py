@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -21,6 +21,8 @@ from foretaste.errors import InputError
 ID_BYTES = 512  # the longest id of a user or an item, in UTF-8
 MODEL_BYTES = 8  # of a model's fingerprint in the keys of states: there are few models
 MOST_EVENTS = 2**32 - 1  # of one user
+NAMELESS = 2**32 - 1
+"""Stands in a log for an item whose id was not kept; see `UserStore.append`."""
 LOG_RECORD = np.dtype([("item", "<u4"), ("time", "<i8")])  # 12 bytes, packed
 
 
@@ -39,7 +41,8 @@ class Event(NamedTuple):
 class UserLog(NamedTuple):
     """The newest events of a user, oldest first.
 
-    ``items``: uint32 [n], numbers of the store's own dictionary (`UserStore.item_ids`).
+    ``items``: uint32 [n], numbers of the store's own dictionary (`UserStore.item_ids`), or
+    NAMELESS.
     ``times``: int64 [n], milliseconds since 1970.
     ``total``: how many events the whole log holds, also those that were not asked for.
     ``birth``: drawn when the log began, 0 where there is none; another one after `forget`.
@@ -106,6 +109,16 @@ class Extension(NamedTuple):
     birth: int | None
 
 
+class Admission(NamedTuple):
+    """Which new ids of items get a number: ``strangers`` only while fewer than ``room`` have."""
+
+    strangers: frozenset[bytes]
+    room: int
+
+
+EVERY_ITEM = Admission(frozenset(), 0)
+
+
 class UserStore(ABC):
     """A log and states per user. Calls take many users at once and are safe from several threads.
 
@@ -128,11 +141,20 @@ class UserStore(ABC):
                 raise InputError(f"{option} = {seconds}: give seconds above 0, or leave it out")
         self.ttl, self.log_ttl = ttl, log_ttl
 
-    def append(self, events: Sequence[Event]) -> None:
+    def append(
+        self, events: Sequence[Event], *, strangers: Collection[str] = (), room: int = 0
+    ) -> None:
         """Write events to the logs of their users, in the order given.
 
         They are durable when this returns (see `durable`). After a `StoreError` some, all or none
         are written: asking again may write an event twice, never lose one.
+
+        Args:
+            events: of any users and items.
+            strangers: item ids that nobody vouches for. Those that the dictionary does not hold yet
+                are taken into it only while fewer than ``room`` came into it as strangers. Beyond,
+                their events are kept with their times, and the item is NAMELESS for good.
+            room: see ``strangers``.
         """
         # The same ids come again and again in a call of many events: each is checked once.
         users: dict[str, list[tuple[bytes, int]]] = {}
@@ -146,7 +168,12 @@ class UserStore(ABC):
                 data = items[item] = encoded(item, "item")
             known.append((data, _moment(time)))
         if users:
-            self._append({encoded(user, "user"): events for user, events in users.items()})
+            admission = EVERY_ITEM
+            if strangers:
+                doubtful = frozenset(items[item] for item in strangers if item in items)
+                admission = Admission(doubtful, room)
+            named = {encoded(user, "user"): events for user, events in users.items()}
+            self._append(named, admission)
 
     def read(
         self, users: Sequence[str], fingerprint: str, window: int, limit: int
@@ -182,14 +209,24 @@ class UserStore(ABC):
         """Bytes held for a user, as measured by the means of this store."""
         return self._size(encoded(user, "user"))
 
-    def sweep(self, fingerprints: Collection[str] | None = None) -> int:
-        """Drop what has expired, states whose log is gone and, if fingerprints are given, the
-        states of all other models; how many states went. Other calls go on meanwhile."""
+    def sweep(
+        self, fingerprints: Collection[str] | None = None, *, gone: Collection[str] = ()
+    ) -> int:
+        """Drop what has expired and states whose log is gone; how many states went.
+
+        Other calls go on meanwhile.
+
+        Args:
+            fingerprints: if given, the states of all other models go as well.
+            gone: fingerprints of models whose states go as well.
+        """
         kept = None if fingerprints is None else {digest(text) for text in fingerprints}
-        return self._sweep(kept)
+        old = {digest(text) for text in gone}
+        return self._sweep(lambda model: model not in old and (kept is None or model in kept))
 
     def item_ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
-        """The ids behind item numbers of this store's logs; InputError for a number not given."""
+        """The ids behind item numbers of this store's logs; InputError for a number not given,
+        which NAMELESS is."""
         wanted = np.asarray(numbers, dtype=np.int64)
         known = self._items(int(wanted.max()) + 1 if len(wanted) else 0)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(known)):
@@ -218,7 +255,9 @@ class UserStore(ABC):
         """Give back what is held open; every later call raises `StoreError`."""
 
     @abstractmethod
-    def _append(self, users: dict[bytes, list[tuple[bytes, int]]]) -> None: ...
+    def _append(
+        self, users: dict[bytes, list[tuple[bytes, int]]], admission: Admission
+    ) -> None: ...
 
     @abstractmethod
     def _read(
@@ -235,7 +274,7 @@ class UserStore(ABC):
     def _size(self, user: bytes) -> StoreSize: ...
 
     @abstractmethod
-    def _sweep(self, models: set[bytes] | None) -> int: ...
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> int: ...
 
     @abstractmethod
     def _items(self, needed: int | None) -> list[str]:

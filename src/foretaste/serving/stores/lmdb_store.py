@@ -4,7 +4,7 @@ Four databases in one environment:
 
 - ``log``: hash of the user id -> header, user id, newest events (older ones in sealed chunks);
 - ``state``: hash of the user id, hash of the model's fingerprint -> header, newest records (same);
-- ``names``: number of an item -> its id; ``numbers``: hash of the id -> number.
+- ``names``: number of an item -> its id; ``numbers``: hash of the id -> number, and a count.
 
 Hashes are blake2b: 16 bytes for users and items, whose ids may be longer than a key of LMDB, and 8
 for models. Times to live are counted in whole seconds.
@@ -28,6 +28,8 @@ from foretaste.serving.stores.base import (
     ID_BYTES,
     LOG_RECORD,
     MODEL_BYTES,
+    NAMELESS,
+    Admission,
     Extension,
     KeptState,
     StoreError,
@@ -46,6 +48,7 @@ _EVENT = struct.Struct("<Iq")  # LOG_RECORD
 _LOG = struct.Struct("<IIIH")  # birth, second of the last event, events in all, bytes of the id
 _STATE = struct.Struct("<IIII")  # birth of its log, second of the last change, consumed, width
 _NUMBER = struct.Struct(">I")  # big-endian, so that names lie in the order of their numbers
+_STRANGERS = b"strangers"  # shorter than a hash: how many came into the dictionary as such
 _SWEPT = 1_000  # entries looked at in one transaction of a sweep: others want to write too
 
 
@@ -125,13 +128,13 @@ class LmdbStore(UserStore):
             )
         )
 
-    def _append(self, users: dict[bytes, list[tuple[bytes, int]]]) -> None:
+    def _append(self, users: dict[bytes, list[tuple[bytes, int]]], admission: Admission) -> None:
         # In the order of the events, so that the same events give the same numbers.
         items = dict.fromkeys(item for events in users.values() for item, _ in events)
         now, birth = int(self._clock()), secrets.randbits(31) + 1  # 0 stands for no log
 
         def change(transaction: Any) -> None:
-            numbers = self._number(transaction, items)
+            numbers = self._number(transaction, items, admission)
             for user, events in users.items():
                 packed = b"".join(_EVENT.pack(numbers[item], moment) for item, moment in events)
                 key = _hash(user)
@@ -146,7 +149,9 @@ class LmdbStore(UserStore):
 
         self._environment.write(change)
 
-    def _number(self, transaction: Any, items: Iterable[bytes]) -> dict[bytes, int]:
+    def _number(
+        self, transaction: Any, items: Iterable[bytes], admission: Admission
+    ) -> dict[bytes, int]:
         """The number of each item, given now to those that have none."""
         numbers: dict[bytes, int] = {}
         following = None
@@ -156,12 +161,23 @@ class LmdbStore(UserStore):
             if found is None:
                 if following is None:
                     following = transaction.stat(self._names)["entries"]
+                if item in admission.strangers and not self._admit(transaction, admission.room):
+                    numbers[item] = NAMELESS
+                    continue
                 found = _NUMBER.pack(following)
                 transaction.put(key, found, db=self._numbers)
                 transaction.put(found, item, db=self._names, append=True)
                 following += 1
             numbers[item] = _NUMBER.unpack(found)[0]
         return numbers
+
+    def _admit(self, transaction: Any, room: int) -> bool:
+        """Count one more stranger, if there is room for it."""
+        known = transaction.get(_STRANGERS, db=self._numbers)
+        count = 0 if known is None else _NUMBER.unpack(known)[0]
+        return count < room and transaction.put(
+            _STRANGERS, _NUMBER.pack(count + 1), db=self._numbers
+        )
 
     def _read(
         self, users: list[bytes], model: bytes, window: int, limit: int
@@ -238,7 +254,7 @@ class LmdbStore(UserStore):
             )
         )
 
-    def _sweep(self, models: set[bytes] | None) -> int:
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> int:
         dropped, at = 0, b""
         while at is not None and self.log_ttl is not None:
             at = self._environment.write(
@@ -247,7 +263,7 @@ class LmdbStore(UserStore):
         at = b""
         while at is not None:
             some, at = self._environment.write(
-                lambda transaction, at=at: self._sweep_states(transaction, at, models)
+                lambda transaction, at=at: self._sweep_states(transaction, at, wanted)
             )
             dropped += some
         return dropped
@@ -263,7 +279,7 @@ class LmdbStore(UserStore):
         return following
 
     def _sweep_states(
-        self, transaction: Any, at: bytes, models: set[bytes] | None
+        self, transaction: Any, at: bytes, wanted: Callable[[bytes], bool]
     ) -> tuple[int, bytes | None]:
         """Drop states among the next entries: how many, and where to go on."""
         keys, following = self._some(transaction, self._state, at)
@@ -271,7 +287,7 @@ class LmdbStore(UserStore):
         for key in keys:
             if len(key) != _USER + MODEL_BYTES:
                 continue  # a sealed chunk
-            kept = models is None or key[_USER:] in models
+            kept = wanted(key[_USER:])
             head = transaction.get(key[:_USER], db=self._log) if kept else None
             birth = 0 if head is None else _LOG.unpack_from(head)[0]
             if self._find_state(transaction, key, birth) is None:

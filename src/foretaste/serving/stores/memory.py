@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from foretaste.serving.stores.base import (
     LOG_RECORD,
+    NAMELESS,
+    Admission,
     Extension,
     KeptState,
     StoreError,
@@ -71,6 +73,7 @@ class MemoryStore(UserStore):
         self._users: dict[bytes, _User] = {}
         self._numbers: dict[bytes, int] = {}
         self._texts: list[str] = []
+        self._strangers = 0
 
     def ping(self) -> None:
         """Raise `StoreError` if the store was closed."""
@@ -83,7 +86,7 @@ class MemoryStore(UserStore):
             self._closed = True
             self._users, self._numbers, self._texts = {}, {}, []
 
-    def _append(self, users: dict[bytes, list[tuple[bytes, int]]]) -> None:
+    def _append(self, users: dict[bytes, list[tuple[bytes, int]]], admission: Admission) -> None:
         with self._lock:
             self.ping()
             now = self._clock()
@@ -93,11 +96,21 @@ class MemoryStore(UserStore):
                     user = self._users[name] = _User()
                 user.written = now
                 for item, moment in events:
-                    number = self._numbers.setdefault(item, len(self._texts))
-                    if number == len(self._texts):
-                        self._texts.append(item.decode())
+                    number = self._number(item, admission)
                     user.log += number.to_bytes(4, "little")
                     user.log += moment.to_bytes(8, "little", signed=True)
+
+    def _number(self, item: bytes, admission: Admission) -> int:
+        """The number of an item, given now if it has none."""
+        number = self._numbers.get(item)
+        if number is None:
+            if item in admission.strangers:
+                if self._strangers >= admission.room:
+                    return NAMELESS
+                self._strangers += 1
+            number = self._numbers[item] = len(self._texts)
+            self._texts.append(item.decode())
+        return number
 
     def _read(
         self, users: list[bytes], model: bytes, window: int, limit: int
@@ -160,7 +173,7 @@ class MemoryStore(UserStore):
                 sum(sys.getsizeof(state) + sys.getsizeof(state.records) for state in states),
             )
 
-    def _sweep(self, models: set[bytes] | None) -> int:
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> int:
         with self._lock:
             self.ping()
             dropped = 0
@@ -170,7 +183,7 @@ class MemoryStore(UserStore):
                 user = self._alive(name)
                 if user is not None:
                     for model in list(states):
-                        if models is not None and model not in models:
+                        if not wanted(model):
                             del states[model]
                         else:
                             self._alive_state(user, model)

@@ -1,8 +1,9 @@
 """What Redis does for us in one step each, as Lua scripts.
 
 Keys: ``ft:names`` is the list of item ids, after a first element of 4 bytes drawn when it was made
-(the epoch); ``ft:numbers`` the hash from item id to number; ``ft:models`` the set of models that
-have states; ``ft:l:USER`` a log; ``ft:s:MODEL USER`` a state, MODEL being 8 bytes.
+(the epoch); ``ft:numbers`` the hash from item id to number, and ``ft:strangers`` how many of these
+ids came as strangers; ``ft:models`` the set of models that have states; ``ft:l:USER`` a log;
+``ft:s:MODEL USER`` a state, MODEL being 8 bytes.
 
 A log is its birth (8 bytes: the epoch and 4 of its own), then 12 bytes per event. A state is the
 birth of its log, ``consumed`` and the record length (4 bytes each), then the records. A log of
@@ -19,33 +20,45 @@ window when it holds twice as much.
 SHORT = 2_048  # bytes
 
 NAMES, NUMBERS, MODELS = b"ft:names", b"ft:numbers", b"ft:models"
+STRANGERS = b"ft:strangers"
 LOG, STATE = b"ft:l:", b"ft:s:"
 
-# KEYS: names, numbers, logs. ARGV: 4 bytes for a new epoch, 4 for new logs, milliseconds that logs
-# live (0: for ever), number of items, items, then per log its events: 4 bytes place among the
-# items (from 0) and 8 bytes time each.
+# KEYS: names, numbers, strangers, logs. ARGV: 4 bytes for a new epoch, 4 for new logs, milliseconds
+# that logs live (0: for ever), number of items, how many strangers may have a number, for each item
+# whether it is a stranger (0 or 1, in one string), items, then per log its events: 4 bytes place
+# among the items (from 0) and 8 bytes time each.
 APPEND = """
-local names, numbers = KEYS[1], KEYS[2]
+local names, numbers, strangers = KEYS[1], KEYS[2], KEYS[3]
 local epoch = redis.call('LINDEX', names, 0)
 if not epoch then
   epoch = ARGV[1]
   redis.call('RPUSH', names, epoch)
-  redis.call('DEL', numbers)
+  redis.call('DEL', numbers, strangers)
 end
 local count, items = redis.call('LLEN', names) - 1, tonumber(ARGV[4])
 local packed = {}
+local room = tonumber(ARGV[5]) - tonumber(redis.call('GET', strangers) or 0)
 for i = 1, items do
-  local item = ARGV[4 + i]
+  local item = ARGV[6 + i]
   local number = redis.call('HGET', numbers, item)
-  if not number then
+  local strange = not number and string.sub(ARGV[6], i, i) == '1'
+  if strange and room <= 0 then
+    packed[i - 1] = NAMELESS
+  elseif not number then
+    if strange then
+      room = room - 1
+      redis.call('INCR', strangers)
+    end
     number, count = count, count + 1
     redis.call('RPUSH', names, item)
     redis.call('HSET', numbers, item, number)
   end
-  packed[i - 1] = struct.pack('<I4', tonumber(number))
+  if number then
+    packed[i - 1] = struct.pack('<I4', tonumber(number))
+  end
 end
-for k = 3, #KEYS do
-  local events, parts = ARGV[4 + items + k - 2], {}
+for k = 4, #KEYS do
+  local events, parts = ARGV[6 + items + k - 3], {}
   for at = 1, #events, 12 do
     parts[#parts + 1] = packed[struct.unpack('<I4', events, at)]
     parts[#parts + 1] = string.sub(events, at + 4, at + 11)
@@ -66,7 +79,7 @@ for k = 3, #KEYS do
     redis.call('PERSIST', KEYS[k])
   end
 end
-""".replace("SHORT", str(SHORT))
+""".replace("SHORT", str(SHORT)).replace("NAMELESS", r"'\255\255\255\255'")
 
 # KEYS: names, then per user log and state. ARGV: window, limit, bytes after which it is enough.
 # Answers the epoch, then per user birth, events in all, last events, consumed (-1: no state),

@@ -12,6 +12,7 @@ import secrets
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -21,6 +22,8 @@ from foretaste.errors import InputError, MissingExtraError
 from foretaste.serving.stores import redis_scripts as lua
 from foretaste.serving.stores.base import (
     MODEL_BYTES,
+    NAMELESS,
+    Admission,
     Extension,
     KeptState,
     StoreError,
@@ -119,7 +122,7 @@ class RedisStore(UserStore):
         self._closed = True
         self._client.close()
 
-    def _append(self, users: dict[bytes, list[tuple[bytes, int]]]) -> None:
+    def _append(self, users: dict[bytes, list[tuple[bytes, int]]], admission: Admission) -> None:
         part: dict[bytes, list[tuple[bytes, int]]] = {}
         room = _CALL_EVENTS
         for user, events in users.items():
@@ -127,12 +130,14 @@ class RedisStore(UserStore):
                 part[user], events = events[:room], events[room:]
                 room -= len(part[user])
                 if room == 0:
-                    self._append_part(part)
+                    self._append_part(part, admission)
                     part, room = {}, _CALL_EVENTS
         if part:
-            self._append_part(part)
+            self._append_part(part, admission)
 
-    def _append_part(self, users: dict[bytes, list[tuple[bytes, int]]]) -> None:
+    def _append_part(
+        self, users: dict[bytes, list[tuple[bytes, int]]], admission: Admission
+    ) -> None:
         places: dict[bytes, int] = {}
         packed = [
             b"".join(
@@ -140,10 +145,12 @@ class RedisStore(UserStore):
             )
             for events in users.values()
         ]
-        keys = [lua.NAMES, lua.NUMBERS, *(lua.LOG + user for user in users)]
+        keys = [lua.NAMES, lua.NUMBERS, lua.STRANGERS, *(lua.LOG + user for user in users)]
         epoch, birth = secrets.token_bytes(4), secrets.token_bytes(4)
         life = _milliseconds(self.log_ttl)
-        self._call(lua.APPEND, keys, [epoch, birth, life, len(places), *places, *packed])
+        doubtful = b"".join(b"1" if item in admission.strangers else b"0" for item in places)
+        given = [epoch, birth, life, len(places), admission.room, doubtful]
+        self._call(lua.APPEND, keys, [*given, *places, *packed])
 
     def _read(
         self, users: list[bytes], model: bytes, window: int, limit: int
@@ -208,24 +215,24 @@ class RedisStore(UserStore):
         keys = [lua.MODELS, lua.LOG + user]
         return StoreSize(*self._call(lua.SIZE, keys, [lua.STATE, user]))
 
-    def _sweep(self, models: set[bytes] | None) -> int:
-        if models is not None:
-            # Before the states: one that is written meanwhile names its model again.
-            gone = set(self._told(self._client.smembers, lua.MODELS)) - models
-            if gone:
-                self._told(self._client.srem, lua.MODELS, *gone)
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> int:
+        # Before the states: one that is written meanwhile names its model again.
+        models = self._told(self._client.smembers, lua.MODELS)
+        gone = [model for model in models if not wanted(model)]
+        if gone:
+            self._told(self._client.srem, lua.MODELS, *gone)
         dropped, cursor = 0, 0
         while True:
             # Matched by the prefix alone; it has no characters that a pattern would take otherwise.
             cursor, states = self._told(self._client.scan, cursor, lua.STATE + b"*", 1_000)
-            keys, wanted = [lua.NAMES], []
+            keys, kept = [lua.NAMES], []
             for state in states:
                 name = state.removeprefix(lua.STATE)
                 model, user = name[:MODEL_BYTES], name[MODEL_BYTES:]
                 keys += [lua.LOG + user, state]
-                wanted.append(int(models is None or model in models))
-            if wanted:
-                dropped += self._call(lua.SWEEP, keys, wanted)
+                kept.append(int(wanted(model)))
+            if kept:
+                dropped += self._call(lua.SWEEP, keys, kept)
             if cursor == 0:
                 return dropped
 
@@ -236,6 +243,10 @@ class RedisStore(UserStore):
 
     def _translate(self, epoch: bytes, numbers: np.ndarray) -> np.ndarray:
         """Our numbers for the server's."""
+        named = numbers != NAMELESS
+        if not named.all():
+            numbers[named] = self._translate(epoch, numbers[named])
+            return numbers
         if not len(numbers):
             return numbers
         known = self._dictionary
