@@ -65,7 +65,7 @@ $(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -q -c constraints.txt -e ".[dev,all]"
+	$(PIP) install -q -c constraints.txt -e ".[dev,all,text]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

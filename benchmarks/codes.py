@@ -1,11 +1,11 @@
-"""Codes: the four tokenizers on real titles, time for 100 thousand and a million items, the trie.
+"""Codes: time and memory of the four tokenizers for 100 thousand and a million items, the trie.
 
-    .venv/bin/python benchmarks/codes.py [--office FOLDER --data movietweetings amazon18-office]
+    .venv/bin/python benchmarks/codes.py
 
-Real data is the embedded MovieTweetings and, where its folder is given, the titles and training
-histories of Amazon 2018 Office. For times, vectors are made: 10,000 clusters in 128 dimensions,
-mapped from a file. Each time is that of a process of its own; "CPU, s" is what all its threads
-computed together, which a busy machine does not change. Peak memory is that of the whole process.
+Vectors are made: 10,000 clusters in 128 dimensions, mapped from a file. Each time is that of a
+process of its own; "CPU, s" is what all its threads computed together, which a busy machine does
+not change. Peak memory is that of the whole process. How good codes of real items are is measured
+by ``codebooks.py``.
 """
 
 import argparse
@@ -23,68 +23,6 @@ from peers.driving import write_table
 
 TOKENIZERS = ("rqkmeans", "rqvae", "coba", "opq")
 HERE = Path(__file__).resolve()
-
-
-def movietweetings() -> tuple[Any, Any]:
-    """Catalog and training histories of the embedded data."""
-    from foretaste.experiments.coding import items_of_log
-    from foretaste.experiments.recipe import DataSection, SplitSection
-
-    items = items_of_log(DataSection(source="movietweetings"), SplitSection())
-    return items.catalog, items.train
-
-
-def office(folder: Path) -> tuple[Any, Any]:
-    """Catalog of Amazon 2018 Office and the histories of its training rows."""
-    import polars as pl
-
-    from foretaste.data.catalog import Catalog
-    from foretaste.data.sequences import Sequences
-
-    items = pl.read_csv(folder / "item.csv")
-    ids = items["iid"].cast(pl.String)
-    catalog = Catalog.from_items(ids, pl.DataFrame({"item_id": ids, "title": items["title"]}))
-    rows = pl.read_csv(folder / "train_10000.csv")
-    lists = [
-        [*json.loads(history), item]
-        for history, item in zip(rows["hist_id"].to_list(), rows["iid"].to_list(), strict=True)
-    ]
-    numbers = np.full(int(items["iid"].to_numpy().max()) + 1, -1, np.int32)
-    numbers[items["iid"].to_numpy()] = np.arange(len(items))
-    return catalog, Sequences.from_lists(lists).renumbered(numbers)
-
-
-def quality(name: str, folder: Path | None) -> dict[str, Any]:
-    """One tokenizer on real titles: what its report says."""
-    from foretaste.codes.tokenizer import FitContext, find
-    from foretaste.experiments.machine import peak_memory
-    from foretaste.language.embed import embed
-    from foretaste.language.texts import item_texts
-
-    catalog, train = movietweetings() if folder is None else office(folder)
-    vectors = embed(item_texts(catalog))
-    # The same share of possible codes for all: 3 levels that refine, 4 slots side by side.
-    tokenizers, seconds = [find(name)() for _ in range(2)], []
-    for seed, tokenizer in enumerate(tokenizers):
-        begin = time.process_time()
-        context = FitContext(seed, "cpu")
-        tokenizer.fit(vectors, sequences=train, context=context)
-        seconds.append(time.process_time() - begin)
-    report = tokenizers[0].report(vectors, others=[tokenizers[1].codes.nearest])  # type: ignore[union-attr]
-    shown = " / ".join
-    return {
-        "items": f"{len(catalog):,}",
-        "collided": f"{report.collisions.before / report.items:.1%}",
-        "moved": f"{report.collisions.moved / report.items:.1%}",
-        "used": shown(f"{level.used / level.size:.0%}" for level in report.levels),
-        "perplexity": shown(f"{level.perplexity:.0f}" for level in report.levels),
-        "neighbours kept": f"{report.neighbours.overlap:.1%}",
-        "neighbours agree": shown(f"{share:.0%}" for share in report.neighbours.agreement),
-        "lost": f"{report.error:.1%}",
-        "stable": shown(f"{share:.0%}" for share in report.stability.agreement),  # type: ignore[union-attr]
-        "CPU, s": f"{seconds[0]:.1f}",
-        "peak, GB": f"{peak_memory() / 1e9:.2f}",
-    }
 
 
 def make_vectors(path: Path, items: int, width: int = 128) -> None:
@@ -193,8 +131,6 @@ def _alone(*arguments: str) -> Any:
 
 
 ABOUT = {
-    "quality": "Titles and categories by TF-IDF and SVD, 128 dimensions; 3 levels of 256 codes "
-    "(opq: 4 slots); stability against one other seed. Written by `benchmarks/codes.py`.",
     "timing": "Clustered vectors of 128 numbers, mapped from a file; default settings, one thread. "
     "Written by `benchmarks/codes.py`.",
     "search": "Random codes, 4 levels of 256, one thread; ms are the best of 20. Written by "
@@ -204,12 +140,6 @@ ABOUT = {
 
 def measured(args: argparse.Namespace) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Part, key and row of everything that was asked for, one after the other."""
-    if "quality" in args.parts:
-        for data in args.data:
-            folder = [str(args.office)] if data == "amazon18-office" else []
-            for name in args.only:
-                found = _alone("--measure", "quality", name, *folder)
-                yield "quality", f"{data} {name}", {"data": data, "tokenizer": name, **found}
     if "timing" in args.parts:
         for items in args.sizes:
             with tempfile.TemporaryDirectory() as folder:
@@ -231,18 +161,14 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", choices=ABOUT, nargs="*", default=list(ABOUT))
-    parser.add_argument("--office", type=Path, help="the folder amazon18-office")
-    parser.add_argument("--data", nargs="*", default=["movietweetings"])
     parser.add_argument("--sizes", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--only", choices=TOKENIZERS, nargs="*", default=TOKENIZERS)
     parser.add_argument("--measure", nargs="*", help="used by this script itself")
     args = parser.parse_args()
     if args.measure:
         kind, *rest = args.measure
-        if kind == "quality":
-            result: Any = quality(rest[0], Path(rest[1]) if len(rest) > 1 else None)
-        else:
-            result = timing(rest[0], Path(rest[1])) if kind == "timing" else search(int(rest[0]))
+        timed = kind == "timing"
+        result: Any = timing(rest[0], Path(rest[1])) if timed else search(int(rest[0]))
         print(json.dumps(result))
         return
     raw = HERE.parent / "results" / "raw" / "codes.json"
@@ -252,7 +178,7 @@ def main() -> None:
         kept.setdefault(part, {})[key] = row
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.write_text(json.dumps(kept, indent=1))
-    for part, rows in kept.items():
+    for part, rows in ((part, kept[part]) for part in ABOUT if part in kept):
         path = HERE.with_suffix(".md") if part == "timing" else HERE.with_name(f"codes_{part}.md")
         write_table(path, [rows[key] for key in sorted(rows)], ABOUT[part])
 

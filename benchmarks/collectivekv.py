@@ -34,7 +34,7 @@ from foretaste.serving.stores import Event, StateChange, open_store
 DIM = 128
 METRICS = ("ndcg@10", "hr@10")
 SHARED: dict[str, Any] = {"dim": DIM, "layers": 2, "heads": 2, "window": 50, "max_length": 100}
-TRAIN: dict[str, Any] = {"batch_tokens": 3_000, "epochs": 60, "patience": 6, "min_epochs": 12}
+TRAIN: dict[str, Any] = {"batch_tokens": 3_000, "epochs": 60, "patience": 15, "min_epochs": 20}
 ON: dict[str, Any] = {
     "batch_tokens": 3_000,
     "epochs": 15,

@@ -38,11 +38,11 @@ from foretaste.recommenders.core.registry import find
 
 METRICS = ("ndcg@10", "hr@10")
 TRAIN = {
-    "epochs": 80,
-    "patience": 6,
+    "epochs": 100,
+    "patience": 10,
     "min_epochs": 10,
-    "batch_tokens": 1_000,
-    "validate_queries": 1_000,
+    "batch_tokens": 512,
+    "validate_queries": 1_500,
 }
 NETWORK: dict[str, Any] = {"dim": 64, "layers": 2, "heads": 2, "max_length": 50}
 WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "beams": 30}

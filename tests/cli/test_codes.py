@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from foretaste.recommenders.core.coding import CodedCatalog
 
 SMALL = ("--set", "codes.tokenizer.levels=2", "--set", "codes.tokenizer.size=8", "--device", "cpu")
 
@@ -58,6 +64,56 @@ def test_coba_reads_the_histories_of_the_log(foretaste, log, trained) -> None:
     assert done.code == 0, done.err
     assert done.json["seed"] == 4
     assert done.json["report"]["tokenizer"] == "coba"
+
+
+@pytest.fixture
+def endpoint(monkeypatch) -> Iterator[str]:
+    """An embeddings endpoint on loopback: texts of one kind have vectors near each other."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            lines = [
+                {
+                    "index": n,
+                    "embedding": [float(text.count(letter)) for letter in "abdghnorty"],
+                }
+                for n, text in enumerate(asked["input"])
+            ]
+            content = json.dumps({"model": asked["model"], "data": lines}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_texts_go_to_an_endpoint_once(foretaste, books, endpoint, tmp_path) -> None:
+    asked = ("codes", "fit", "--items", books, "--text", "endpoint", "--seeds", 0, "--json", *SMALL)
+    model = ("--set", "codes.text.model=letters", "--cache", tmp_path / "vectors.sqlite")
+    here = ("--set", f"codes.text.url={endpoint}")
+    done = foretaste(*asked, *model, *here)
+    assert done.code == 0, done.err
+    assert done.json["sources"] == "text by endpoint"
+    assert done.json["report"]["collisions"]["after"] == 0
+    first = CodedCatalog.load(tmp_path / done.json["folder"], device="cpu").codes
+    by_kind = [set(first.nearest[kind::4, 0].tolist()) for kind in range(4)]
+    assert [len(codes) for codes in by_kind] == [1] * 4
+    assert len(set.union(*by_kind)) == 4
+    gone = ("--set", "codes.text.tries=1")
+    no_server = foretaste(*asked, *model, "--set", "codes.text.url=http://127.0.0.1:9/v1", *gone)
+    assert no_server.code == 2
+    assert "http://127.0.0.1:9/v1: no embeddings from letters" in no_server.err
+    assert no_server.err.count("\n") == 1
 
 
 def test_quiet_is_silent(foretaste, books) -> None:

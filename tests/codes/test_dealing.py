@@ -90,6 +90,35 @@ def test_a_collapsed_codebook_is_still_dealt_out(patience: int, monkeypatch) -> 
     assert found.moved.sum() == 129
 
 
+def test_a_great_crowd_is_dealt_out_around_its_middle_in_short_time() -> None:
+    rng = np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    books = ResidualBooks([torch.randn(64, 8, generator=generator) / 2**n for n in range(3)])
+    crowd = 1e-3 * rng.standard_normal((6_000, 8))
+    alone = books.decode(torch.from_numpy(rng.integers(0, 64, (2_000, 3)))).numpy()
+    nameless = np.zeros((3_000, 8))
+    points = np.concatenate([crowd, alone, nameless]).astype(np.float32)
+    asked = []
+
+    def counted(some: torch.Tensor, width: int):
+        asked.append(len(some) * width)
+        return ResidualBooks.ways(books, some, width)
+
+    vectors = torch.from_numpy(points)
+    found = books.encode(vectors)
+    codes, costs = found.codes[:, 0].numpy(), found.costs[:, 0].numpy()
+    result = deal(codes, costs, (64,) * 3, lambda items: vectors[items], counted)
+    assert len(np.unique(result.table, axis=0)) == len(points)
+    # All the ways of 9,000 points would be 81 million; a few hundred for each are these.
+    assert sum(asked) < 9_000 * 600
+    own = np.square(points - books.decode(torch.from_numpy(result.table).long()).numpy()).sum(1)
+    everything = torch.cartesian_prod(*[torch.arange(64)] * 3)
+    best = np.sort(books.decode(everything).square().sum(1).numpy())
+    # 9,000 items around one place cannot do better than the 9,000 codes that are nearest to it.
+    assert own[np.r_[:6_000, 8_000:11_000]].mean() < 1.25 * best[:9_000].mean()
+    assert own[6_000:8_000].mean() < 0.1 * own[:6_000].mean()
+
+
 def test_moving_greedily_costs_little_more_than_the_best_matching() -> None:
     from scipy.optimize import linear_sum_assignment
 

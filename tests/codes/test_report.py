@@ -15,6 +15,7 @@ from foretaste.codes.report import (
     findings_of,
     level_use,
     report_on,
+    same_vectors,
     stability_of,
 )
 from foretaste.codes.tokenizer import FitContext, find
@@ -37,8 +38,18 @@ def test_collisions_are_counted_by_group() -> None:
     nearest = np.array([[0, 0]] * 12 + [[0, 1]] * 2 + [[1, 1]] * 3 + [[2, 2]])
     table = np.stack([np.arange(18), np.arange(18)], 1)
     found = collisions_of(nearest, table, np.array([True] * 13 + [False] * 5))
-    assert found == (17, 4, 12, 13, 0, (1, 1, 0, 0, 1, 0))
+    assert found == (17, 4, 12, 13, 0, (1, 1, 0, 0, 1, 0), 0)
     assert collisions_of(nearest, nearest, np.zeros(18, bool)).after == 17
+
+
+def test_equal_vectors_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.integers(0, 3, (40_000, 8)).astype(np.float32)
+    vectors[::2] += rng.standard_normal((20_000, 8)).astype(np.float32)
+    counts = np.unique(vectors, axis=0, return_counts=True)[1]
+    assert same_vectors(vectors) == counts[counts > 1].sum() > 0
+    assert same_vectors(np.array([[0.0, 1.0], [-0.0, 1.0], [1.0, 0.0]])) == 2
+    assert same_vectors(np.zeros((1, 4))) == 0
 
 
 def test_renamed_codes_are_the_same_codes() -> None:
@@ -121,6 +132,8 @@ def test_collapse_is_named() -> None:
     assert told[1] == "Level 2 has dead codes: 156 of 256 are never used."
     crowded = collisions_of(table, table, np.r_[np.ones(60, bool), np.zeros(940, bool)])
     assert "60 of 1,000 items could not keep" in findings_of((), crowded, None, 1_000)[0]
+    twins = calm._replace(same_vector=50)
+    assert "50 of 1,000 items have the same vector" in findings_of((), twins, None, 1_000)[0]
     unstable = Stability((0.2, 0.1), (0.05, 0.05), 2)
     assert "only 20% of the items" in findings_of((), calm, unstable, 1_000)[0]
     assert findings_of((level_use(np.arange(256), 256),), calm, None, 256) == ()

@@ -215,6 +215,21 @@ def test_coba_uses_its_codes_more_evenly_than_rqvae() -> None:
     assert use["coba"] > use["rqvae"]
 
 
+def test_no_new_items_get_no_codes(vectors, sequences) -> None:
+    tokenizer = fitted("rqkmeans", vectors, sequences)
+    assert tokenizer.assign(vectors[:0]).shape == (0, 3)
+    assert tokenizer.reconstruct(codes_of(tokenizer).table[:0]).shape == (0, 10)
+
+
+def test_training_that_comes_to_nothing_is_told(vectors) -> None:
+    parameters: dict[str, Any] = SMALL["rqvae"] | {"learning_rate": 1e30}
+    tokenizer = find("rqvae")(**parameters)
+    with pytest.raises(InputError, match="training came to no numbers. Lower"):
+        tokenizer.fit(vectors, context=FitContext(0, "cpu"))
+    with pytest.raises(InputError, match="not fitted yet"):
+        tokenizer.assign(vectors)
+
+
 def test_slots_need_numbers_to_cut() -> None:
     with pytest.raises(InputError, match="vectors of 3 numbers cannot be cut into 4 slots"):
         find("opq")(size=4).fit(clusters(20, 3, 4))

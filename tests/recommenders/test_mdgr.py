@@ -33,7 +33,8 @@ def model(ordinary: Split) -> MDGR:
 
 def searched(model: MDGR, warm_up: int, beams: int = 30) -> dict[int, float]:
     """Log-probabilities of what is found, by item."""
-    model.config = model.config.model_copy(update={"warm_up": warm_up, "beams": beams})
+    wide = {"warm_up": warm_up, "beams": beams, "warm_beams": beams}
+    model.config = model.config.model_copy(update=wide)
     found = model.recommend([[f"i{item:04}" for item in HISTORY]], beams, exclude="none")
     return dict(zip(found.items[0].tolist(), found.scores[0].tolist(), strict=True))
 
@@ -102,6 +103,15 @@ def test_beams_of_several_queries_do_not_mix(model: MDGR, ordinary: Split):
     for row in range(9):
         alone = model.recommend(histories.take(np.array([row])), 5)
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-4)
+
+
+def test_beams_are_as_many_as_lead_to_twice_the_list(model: MDGR):
+    index = SlotIndex.from_table(model.codes.table, 6)  # 30 items, 5 for each code of a slot
+    model.config = model.config.model_copy(update={"warm_beams": 2})
+    assert [model._width(1, depth, index) for depth in (1, 5, 10, 30)] == [2, 2, 4, 12]
+    assert model._width(2, 10, index) == 10  # one item or none for a pair of codes
+    model.config = model.config.model_copy(update={"warm_beams": 8})
+    assert model._width(1, 5, index) == 8
 
 
 def test_masks_hide_at_least_one_slot_and_more_as_training_goes_on(model: MDGR):

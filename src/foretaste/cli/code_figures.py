@@ -36,7 +36,8 @@ def print_codes(figures: dict[str, Any]) -> None:
     )
     say(
         f"Nearest neighbours kept: {near['overlap']:.1%}. Lost in coding: {report['error']:.1%} of "
-        f"the variance. Fitted in {figures['seconds']:.1f} s."
+        f"the variance. Fitted in {figures['seconds']:.1f} s, "
+        f"{figures['learning_seconds']:.1f} s of them for the codebooks."
     )
     for note in (*figures["notes"], *report["findings"]):
         say(note)

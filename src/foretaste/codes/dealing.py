@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from foretaste.errors import InputError
 
 FIRST_WAYS = 16
 """Codes that are tried first for an item that cannot keep its nearest one."""
+WIDEST = 256
+"""Codes that are tried for an item of its own; beyond them a crowd looks together."""
 WAYS_AT_ONCE = 4_000_000
 """Ways held at a time; with more, items are served in groups."""
 PATIENCE = 64
@@ -70,7 +72,8 @@ def deal(
 
     Of the items with one nearest code, those nearest to it keep it (of equal ones the first). Each
     of the others takes the nearest code that is still free; where several want one, it goes to the
-    item that it costs least. What was ``taken`` before stays as it is.
+    item that it costs least. Where more want the same codes than ``WIDEST``, the rest of them take
+    what is nearest to their middle. What was ``taken`` before stays as it is.
 
     Args:
         nearest: int ``[n, L]``, the nearest code of each item.
@@ -101,7 +104,8 @@ def deal(
     if len(movers):
         kept = np.concatenate([keys[~moved], keys_of(before, sizes)])
         given = _Places(*np.unique(kept, return_counts=True), places)
-        table[movers], ranks[movers] = _move(points(movers), ways, sizes, given)
+        home = np.unique(keys[movers], return_inverse=True)[1]
+        table[movers], ranks[movers] = _move(points(movers), home, ways, sizes, given)
     return Dealt(table, ranks, moved)
 
 
@@ -118,37 +122,94 @@ class _Places(NamedTuple):
         return _Places(both, summed, self.limit)
 
 
-def _move(
-    points: Tensor, ways: Callable[[Tensor, int], Ways], sizes: tuple[int, ...], places: _Places
-) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and ranks of points whose nearest codes are full.
+class _Classes(NamedTuple):
+    """Points that ask together, one class after the other.
 
-    Equal points (items without a text, say) are one class that asks for several codes, so that
-    their number costs nothing.
+    Attributes:
+        points: ``[c, D]``, where each class stands.
+        members: int64 ``[n]``, the points of each class in turn, in the order in which codes are
+            given to them.
+        need: int64 ``[c]``, points of each class.
     """
-    distinct, members = torch.unique(points, dim=0, return_inverse=True)
-    by_class = np.argsort(members.cpu().numpy(), kind="stable")
-    need = np.bincount(members.cpu().numpy(), minlength=len(distinct))
-    starts = np.cumsum(need) - need
+
+    points: Tensor
+    members: np.ndarray
+    need: np.ndarray
+
+
+def _equal(points: Tensor) -> _Classes:
+    """Equal points (items without a text, say) as classes, so that their number costs nothing."""
+    distinct, own = torch.unique(points, dim=0, return_inverse=True)
+    own = own.cpu().numpy()
+    return _Classes(distinct, np.argsort(own, kind="stable"), np.bincount(own))
+
+
+def _crowds(points: Tensor, home: np.ndarray) -> _Classes:
+    """Points of one home as classes that stand at their means, the nearest to it first."""
+    _, own, need = np.unique(home, return_inverse=True, return_counts=True)
+    at = torch.from_numpy(own).to(points.device)
+    means = points.new_zeros(len(need), points.shape[1]).index_add_(0, at, points)
+    means /= torch.from_numpy(need).to(points.device)[:, None]
+    far = (points - means[at]).square().sum(1).cpu().numpy()
+    return _Classes(means, np.lexsort((far, own)), need)
+
+
+def _move(
+    points: Tensor,
+    home: np.ndarray,
+    ways: Callable[[Tensor, int], Ways],
+    sizes: tuple[int, ...],
+    places: _Places,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and ranks of points whose nearest codes, ``home`` by number, are full.
+
+    Each looks among its own ``WIDEST`` best codes. Those of a crowd that is larger than that, and
+    who find nothing there, look together, from their middle: as many ways for each of them would
+    take the square of the crowd.
+    """
     table = np.empty((len(points), len(sizes)), np.int32)
     ranks = np.empty(len(points), np.int64)
-    waiting, width = np.arange(len(distinct)), FIRST_WAYS
-    while len(waiting):
-        width = max(width, int(need[waiting].max()) // places.limit + 1)
-        step = max(1, WAYS_AT_ONCE // width)
-        for some in (waiting[first : first + step] for first in range(0, len(waiting), step)):
-            found = ways(distinct[torch.from_numpy(some).to(points.device)], width)
-            codes = found.codes.cpu().numpy()  # [c, W, L]
-            given = _serve(codes, found.costs.cpu().numpy(), sizes, need[some], places)
-            rows = some[given.row]
-            # Each class gives what it got to its members in turn.
-            at = by_class[starts[rows] + _rank_within(rows)]
-            table[at], ranks[at] = codes[given.row, given.way], given.rank
-            got = np.bincount(rows, minlength=len(distinct))
-            need, starts = need - got, starts + got
-            places = places.with_more(given.keys, np.ones(len(given.keys), np.int64))
-        waiting, width = waiting[need[waiting] > 0], width * 4
+    done = np.zeros(len(points), bool)
+    for crowded in (False, True):
+        left = np.flatnonzero(~done & (crowded or np.bincount(home)[home] <= WIDEST * places.limit))
+        if not len(left):
+            continue
+        some = points[torch.from_numpy(left).to(points.device)]
+        classes = _crowds(some, home[left]) if crowded else _equal(some)
+        starts, need = np.cumsum(classes.need) - classes.need, classes.need.copy()
+        width, widest = (WIDEST, None) if crowded else (FIRST_WAYS, WIDEST)
+        while widest is None or width <= widest:
+            asked = _widths(need, width, places.limit)
+            waiting = np.flatnonzero((need > 0) & ((asked <= widest) if widest else True))
+            if not len(waiting):
+                break
+            for rows, wide in _groups(waiting, asked):
+                found = ways(classes.points[torch.from_numpy(rows).to(points.device)], wide)
+                codes = found.codes.cpu().numpy()  # [c, W, L]
+                given = _serve(codes, found.costs.cpu().numpy(), sizes, need[rows], places)
+                owner = rows[given.row]
+                # Each class gives what it got to its members in turn.
+                at = left[classes.members[starts[owner] + _rank_within(owner)]]
+                table[at], ranks[at], done[at] = codes[given.row, given.way], given.rank, True
+                got = np.bincount(owner, minlength=len(need))
+                need, starts = need - got, starts + got
+                places = places.with_more(given.keys, np.ones(len(given.keys), np.int64))
+            width *= 4
     return table, ranks
+
+
+def _widths(need: np.ndarray, width: int, limit: int) -> np.ndarray:
+    """How many ways each class asks for: enough for its members, in powers of four."""
+    enough = 4 ** np.ceil(np.log(need // limit + 1) / np.log(4) - 1e-9).astype(np.int64)
+    return np.maximum(enough, width)
+
+
+def _groups(waiting: np.ndarray, widths: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Classes that ask for the same number of ways, as many as are held at a time."""
+    for wide in np.unique(widths[waiting]).tolist():
+        rows = waiting[widths[waiting] == wide]
+        step = max(1, WAYS_AT_ONCE // wide)
+        yield from ((rows[first : first + step], wide) for first in range(0, len(rows), step))
 
 
 class _Given(NamedTuple):

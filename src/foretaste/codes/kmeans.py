@@ -117,8 +117,8 @@ def _first_centres(points: Tensor, size: int, generator: torch.Generator) -> Ten
         last = points[chosen[number - 1]]
         to_last = lengths - 2 * (points @ last) + last.square().sum()
         distances = torch.minimum(distances, to_last.clamp_min_(0))
-        # Drawn by hand: torch.multinomial takes another way on every device.
-        summed = distances.double().cumsum(0)
-        place = int(torch.searchsorted(summed, draws[number].to(summed.device) * summed[-1]))
+        # Drawn by hand, on the CPU: torch.multinomial takes another way on every device.
+        summed = distances.cpu().double().cumsum(0)
+        place = int(torch.searchsorted(summed, draws[number] * summed[-1]))
         chosen[number] = min(place, len(points) - 1)
     return points[chosen.to(points.device)].clone()

@@ -39,6 +39,7 @@ class OPQ(Tokenizer):
     Rotation and codebooks are improved in turn (the non-parametric way, section 3.2), one step of
     Lloyd's algorithm at a time. The vectors as they are make a better beginning than principal
     directions dealt evenly to the slots (section 3.1): text vectors are clusters, not a Gaussian.
+    Faiss's OPQ comes no nearer to the vectors (``benchmarks/codebooks.py``), so it is not used.
     When the width is no multiple of the slots, one direction or a few are left out.
     """
 

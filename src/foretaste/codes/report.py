@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from foretaste.codes.checking import ROWS_AT_ONCE
 from foretaste.codes.neighbours import Neighbours, compare_neighbours
 from foretaste.errors import InputError
 
@@ -53,6 +54,7 @@ class Collisions(NamedTuple):
         moved: items that got other codes than their nearest.
         after: items that share their codes in the table: always 0.
         by_group: how many groups of 2, 3, 4, 5..9, 10..99 and 100 or more items shared codes.
+        same_vector: items whose vector another item has too, which no codebook can tell apart.
     """
 
     before: int
@@ -61,6 +63,7 @@ class Collisions(NamedTuple):
     moved: int
     after: int
     by_group: tuple[int, ...]
+    same_vector: int = 0
 
 
 class Stability(NamedTuple):
@@ -150,6 +153,7 @@ def report_on(
     )
     stability = stability_of(codes.nearest, others, seed) if len(others) else None
     collisions = collisions_of(codes.nearest, codes.table, codes.moved)
+    collisions = collisions._replace(same_vector=same_vectors(vectors))
     spread = float(np.square(vectors - vectors.mean(0)).sum(1).mean())
     error = float(np.square(vectors - coded).sum(1).mean()) / max(spread, 1e-12)
     return CodeReport(
@@ -190,6 +194,19 @@ def collisions_of(nearest: np.ndarray, table: np.ndarray, moved: np.ndarray) -> 
         int(after[after > 1].sum()),
         by_group,
     )
+
+
+def same_vectors(vectors: np.ndarray) -> int:
+    """How many of the rows float ``[items, D]`` equal another row."""
+    weights = np.random.default_rng(0).integers(2**63, size=vectors.shape[1], dtype=np.uint64)
+    hashes = np.empty(len(vectors), np.uint64)
+    for first in range(0, len(vectors), ROWS_AT_ONCE):
+        part = np.asarray(vectors[first : first + ROWS_AT_ONCE], np.float32)
+        bits = (part + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 becomes 0
+        # Whole numbers wrap around, and their sum is the same in any order.
+        hashes[first : first + len(part)] = ((bits + np.uint64(1)) * weights).sum(axis=1)
+    counts = np.unique(hashes, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
 
 
 def stability_of(table: np.ndarray, others: Sequence[np.ndarray], seed: int = 0) -> Stability:
@@ -248,6 +265,12 @@ def findings_of(
         found.append(
             f"{collisions.moved:,} of {items:,} items could not keep their nearest codes. More "
             "levels or more codes would tell more items apart."
+        )
+    if collisions.same_vector >= CROWDED * items:
+        found.append(
+            f"{collisions.same_vector:,} of {items:,} items have the same vector as another, so "
+            "their codes differ by chance alone. Longer texts, a sentence model or the vectors of "
+            "a trained run would tell them apart."
         )
     if stability and stability.agreement[0] < STABLE:
         found.append(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -77,6 +78,18 @@ class FitContext:
         return torch.device(self.device)
 
 
+class FitSeconds(NamedTuple):
+    """What a fit took.
+
+    Attributes:
+        learning: the codebooks, from at most ``fit_items`` items.
+        coding: giving every item codes of its own; grows with the items.
+    """
+
+    learning: float
+    coding: float
+
+
 class Tokenizer(ABC):
     """Learns codebooks and gives every item of a catalog codes of its own.
 
@@ -100,6 +113,7 @@ class Tokenizer(ABC):
             raise InputError(f"{self.name}: give a Config or keywords, not both.")
         self.config: Any = config or build_config(self.Config, parameters, self.name)
         self.codes: Codes | None = None
+        self.seconds: FitSeconds | None = None  # a loaded tokenizer does not know
         self.context = FitContext()
 
     @abstractmethod
@@ -140,8 +154,8 @@ class Tokenizer(ABC):
             The codes, which are kept as ``codes`` too.
 
         Raises:
-            InputError: for vectors that are not finite, fewer items than codes, repeated items, or
-                more items than the codes can tell apart.
+            InputError: for vectors that are not finite, fewer items than codes, repeated items,
+                more items than the codes can tell apart, or training that came to no numbers.
         """
         context = context or FitContext()
         ids = checked_ids(item_ids, len(vectors))
@@ -151,10 +165,13 @@ class Tokenizer(ABC):
                 f"{self.name}: {len(vectors):,} items are fewer than the {self.config.size} codes "
                 "of a level. Lower size."
             )
-        self.context, self.width = context, vectors.shape[1]
+        self.context, self.width, self.codes = context, vectors.shape[1], None
+        begin = time.perf_counter()
         targets = self._targets(vectors, sequences)
         self._fit(self._drawn(targets), context)
+        learnt = time.perf_counter()
         self.codes = self._dealt(targets, ids)
+        self.seconds = FitSeconds(learnt - begin, time.perf_counter() - learnt)
         return self.codes
 
     def assign(self, vectors: np.ndarray, codes: Codes | None = None) -> np.ndarray:
@@ -270,6 +287,10 @@ class Tokenizer(ABC):
                 codes[part] = found.codes[:, 0].cpu().numpy()
                 costs[part] = found.costs[:, 0].cpu().numpy()
                 task.advance(len(codes[part]))
+        if not np.isfinite(costs).all():
+            raise InputError(
+                f"{self.name}: training came to no numbers. Lower codes.tokenizer.learning_rate."
+            )
         return codes, costs
 
     def _dealt(self, vectors: np.ndarray, ids: pl.Series) -> Codes:

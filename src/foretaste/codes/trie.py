@@ -74,7 +74,10 @@ class Trie:
             raise InputError(
                 f"trie: codes {list(table.shape)}; give [items, levels], both above 0."
             )
-        return cls._built(table, np.full(len(table), table.shape[1]))
+        if (table < 0).any():
+            raise InputError("trie: a code is negative.")
+        ends = np.arange(0, table.size + 1, table.shape[1])
+        return cls._built(Sequences(table.ravel(), ends))
 
     @classmethod
     def from_paths(cls, paths: Sequences | Sequence[Sequence[int]], end: int) -> Trie:
@@ -91,49 +94,42 @@ class Trie:
             raise InputError("trie: no path. Give a catalog with at least one item.")
         if end < 0 or (rows.items == end).any():
             raise InputError(f"trie: the end marker {end} is negative or a token of a path.")
-        lengths = rows.lengths
-        table = np.full((len(rows), int(lengths.max()) + 1), -1, np.int32)
-        table[rows.rows, np.arange(rows.events) - rows.offsets[:-1][rows.rows]] = rows.items
         if (rows.items < 0).any():
             raise InputError("trie: a token is negative.")
-        table[np.arange(len(rows)), lengths] = end
-        return cls._built(table, lengths + 1)
+        ended = np.insert(rows.items, rows.offsets[1:], end)
+        return cls._built(Sequences(ended, rows.offsets + np.arange(len(rows) + 1)))
 
     @classmethod
-    def _built(cls, table: np.ndarray, lengths: np.ndarray) -> Trie:
-        """From padded paths ``[items, depth]`` (padding: -1) of these lengths."""
-        real = np.arange(table.shape[1]) < lengths[:, None]
-        if (table[real] < 0).any():
-            raise InputError("trie: a code is negative.")
-        order = np.lexsort(table.T[::-1])
-        table, real = table[order], real[order]
-        new = np.ones(table.shape, bool)  # [items, depth], whether a row begins a node there
-        np.logical_or.accumulate(table[1:] != table[:-1], axis=1, out=new[1:])
-        if not new[:, -1].all():
-            row = int((~new[:, -1]).argmax())
-            one, other = order[row - 1], order[row]
-            raise InputError(
-                f"trie: items {min(one, other)} and {max(one, other)} have the same path. Give "
-                "every item codes of its own."
-            )
-        new &= real
-        kind = np.int16 if table.max() < 2**15 else np.int32
+    def _built(cls, paths: Sequences) -> Trie:
+        """From paths of which none is the beginning of another, one token after the other."""
+        width = int(paths.items.max()) + 1
+        kind = np.int16 if width <= 2**15 else np.int32
+        starts, lengths = paths.offsets[:-1], paths.lengths
         tokens, counts, levels = [np.zeros(1, kind)], [], [0, 1]
-        parent = np.zeros(len(table), np.int64)  # of each row, among the nodes one level up
-        for depth in range(table.shape[1]):
-            begins = new[:, depth]
-            tokens.append(table[begins, depth].astype(kind))
-            counts.append(np.bincount(parent[begins], minlength=levels[-1] - levels[-2]))
-            parent = np.maximum(np.cumsum(begins) - 1, 0)
-            levels.append(levels[-1] + len(tokens[-1]))
+        leaves, items = [], []
+        # Paths that are as long as this at least, and the node of each at the level above.
+        alive, parent = np.arange(len(paths)), np.zeros(len(paths), np.int64)
+        for depth in range(int(lengths.max())):
+            keys = parent * width + paths.items[starts[alive] + depth]
+            order = np.argsort(keys, kind="stable")
+            alive, keys = alive[order], keys[order]
+            begins = np.r_[True, keys[1:] != keys[:-1]]
+            nodes, distinct = np.cumsum(begins) - 1, keys[begins]
+            tokens.append((distinct % width).astype(kind))
+            counts.append(np.bincount(distinct // width, minlength=levels[-1] - levels[-2]))
+            ends = lengths[alive] == depth + 1
+            _check_alone(nodes[ends], alive[ends])
+            leaves.append(levels[-1] + nodes[ends])
+            items.append(alive[ends])
+            levels.append(levels[-1] + len(distinct))
+            alive, parent = alive[~ends], nodes[~ends]
         counts.append(np.zeros(levels[-1] - levels[-2], np.int64))
         first = np.concatenate([[1], 1 + np.cumsum(np.concatenate(counts))])
-        leaves, items = _leaves(new, lengths[order], order, levels)
         return cls(
             torch.from_numpy(np.concatenate(tokens)),
             torch.from_numpy(first.astype(np.int32)),
-            torch.from_numpy(leaves.astype(np.int32)),
-            torch.from_numpy(items.astype(np.int32)),
+            torch.from_numpy(np.concatenate(leaves).astype(np.int32)),
+            torch.from_numpy(np.concatenate(items).astype(np.int32)),
             tuple(levels),
         )
 
@@ -274,13 +270,11 @@ class Trie:
         return begin, count
 
 
-def _leaves(
-    new: np.ndarray, lengths: np.ndarray, items: np.ndarray, levels: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The last node of each sorted path and its item, by node."""
-    nodes = np.empty(len(new), np.int64)
-    for depth in range(new.shape[1]):
-        ends = lengths == depth + 1
-        nodes[ends] = levels[depth + 1] + np.cumsum(new[:, depth])[ends] - 1
-    order = np.argsort(nodes)
-    return nodes[order], items[order]
+def _check_alone(nodes: np.ndarray, items: np.ndarray) -> None:
+    """Raise InputError when paths of two items end at one node; nodes ascend."""
+    same = np.flatnonzero(nodes[1:] == nodes[:-1])
+    if len(same):
+        one, other = items[same[0]], items[same[0] + 1]
+        raise InputError(
+            f"trie: items {one} and {other} have the same path. Give every item codes of its own."
+        )

@@ -158,6 +158,7 @@ def fit_codes(
         context=context,
         cache=cache,
     )
+    assert coded.tokenizer.seconds is not None
     others = []
     for number in range(1, seeds + 1):
         again = coded.tokenizer.again()
@@ -170,6 +171,7 @@ def fit_codes(
         "notes": list(items.notes),
         "seed": context.seed,
         "seconds": coded.seconds,
+        "learning_seconds": coded.tokenizer.seconds.learning,
         "sources": _sources(config, run),
         "report": report.to_json(),
         "fingerprint": coded.codes.fingerprint,
@@ -191,13 +193,19 @@ def read_figures(folder: Path) -> dict[str, Any]:
     path = folder / FIGURES
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(figures["report"]["levels"], list)
+        report = figures["report"]
+        numbers = (
+            *(figures["seconds"], figures["learning_seconds"]),
+            report["collisions"]["same_vector"],
+        )
+        if not isinstance(report["levels"], list) or None in numbers:
+            raise ValueError("not what codes fit writes")
     except OSError as error:
         raise InputError(
             f"{folder}: not a folder of codes ({FIGURES} is missing). Make one with: "
             "foretaste codes fit"
         ) from error
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged. Fit the codes again.") from error
     return figures
 

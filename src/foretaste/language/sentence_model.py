@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,8 @@ class SentenceModel:
         place = _place(self.config.model)
         device = None if self.config.device == "auto" else self.config.device
         try:
-            self._model: Any = SentenceTransformer(str(place), device=device)
+            with _without_bars():
+                self._model: Any = SentenceTransformer(str(place), device=device)
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(
@@ -79,6 +81,20 @@ class SentenceModel:
             show_progress_bar=False,
         )
         return np.asarray(found, np.float32)
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Loading weights draws a bar of its own, whoever asked for silence."""
+    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
 
 
 def _place(model: str) -> Path | str:

@@ -38,6 +38,9 @@ class MDGRConfig(GeneratorConfig):
     Attributes:
         warm_up: slots that are filled one at a time before the rest; 0 fills all at once, as many
             as there are slots is serial decoding.
+        warm_beams: partly filled texts that are followed for each query. The last stage looks at
+            every item that agrees with one of them, so a few are enough; there are more when they
+            would not lead to twice as many items as are wanted.
         curriculum: whether at most half of the slots are hidden at first, and all only at the end.
         adaptive: how strongly slots are hidden whose codes the history does not show: the weight of
             a slot is exp(adaptive * share of the history with another code); 0 draws evenly.
@@ -46,6 +49,7 @@ class MDGRConfig(GeneratorConfig):
 
     codes: CodingConfig = CodingConfig(tokenizer=OPQConfig())
     warm_up: int = Field(default=1, ge=0)
+    warm_beams: int = Field(default=8, ge=1)
     curriculum: bool = True
     adaptive: float = Field(default=2.0, ge=0)
     views: int = Field(default=1, ge=1)
@@ -162,9 +166,9 @@ class MDGR(Generator):
         memory, begin = network.memory_of_last(network.read(asked.items), asked.lengths)
         begun, count = Begun(memory, begin), len(asked.items)
         beams = Beams.start(count, index)
-        for _ in range(min(self.config.warm_up, index.slots)):
+        for filled in range(min(self.config.warm_up, index.slots)):
             log_probs = network.log_probs(beams.fixed, beams.of, begun)
-            beams = beams.advance(log_probs, index, asked.depth)
+            beams = beams.advance(log_probs, index, self._width(filled + 1, asked.depth, index))
         if bool((beams.fixed != FREE).all()):
             log_probs = torch.zeros(len(beams.of), index.slots, index.size, device=begin.device)
         else:
@@ -174,6 +178,11 @@ class MDGR(Generator):
         return index.top_agreeing(
             beams.fixed, beams.scores, log_probs, beams.of, count, asked.depth, hidden=asked.hidden
         )
+
+    def _width(self, filled: int, depth: int, index: SlotIndex) -> int:
+        """Beams that lead to enough items when so many slots are filled."""
+        items_of_beam = max(1.0, len(index) / index.size**filled)
+        return max(self.config.warm_beams, min(depth, math.ceil(2 * depth / items_of_beam)))
 
 
 class Beams(NamedTuple):

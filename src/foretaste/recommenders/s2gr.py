@@ -24,6 +24,7 @@ from foretaste.codes.coba import CoBaConfig
 from foretaste.codes.kmeans import kmeans
 from foretaste.codes.table import Codes
 from foretaste.nn.decoder import Decoder, Memory, Texts
+from foretaste.nn.initialising import by_width
 from foretaste.recommenders.core.code_network import Reading, Taught
 from foretaste.recommenders.core.coding import CodingConfig
 from foretaste.recommenders.core.explaining import Describer
@@ -80,7 +81,7 @@ class S2GRNetwork(TIGERNetwork):
             nn.Linear(dim, book.shape[1], bias=False) for book in codes.codebooks
         )
         for part in (self.thought, self.blank, self.light, self.pointing):
-            part.apply(_small)
+            part.apply(by_width)
         for level, book in enumerate(codes.codebooks):
             centres, clusters = clusters_of(book, config.clusters, level)
             if config.shuffled:
@@ -259,8 +260,3 @@ def clusters_of(book: np.ndarray, count: int, seed: int) -> tuple[Tensor, Tensor
     centres = kmeans(points, min(count, len(points)), generator)
     clusters = torch.cdist(points, centres).argmin(1)
     return centres, clusters
-
-
-def _small(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)

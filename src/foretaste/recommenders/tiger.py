@@ -18,6 +18,7 @@ from foretaste.codes.beam import FoundItems, Step, beam_search
 from foretaste.codes.table import Codes
 from foretaste.codes.trie import Trie
 from foretaste.nn.decoder import Memory, Texts, Written
+from foretaste.nn.initialising import by_width
 from foretaste.recommenders.core.code_network import CodeNetwork, Taught
 from foretaste.recommenders.core.generator import Asked, Generator
 from foretaste.recommenders.core.generator_config import GeneratorConfig
@@ -51,7 +52,7 @@ class TIGERNetwork(CodeNetwork):
         """A network for a catalog with these codes."""
         super().__init__(config, codes, causal=True)
         self.place = nn.Embedding(self.codes.levels, config.dim)  # which code comes next
-        nn.init.normal_(self.place.weight, std=0.02)
+        self.place.apply(by_width)
 
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
         """See ``CodeNetwork``."""

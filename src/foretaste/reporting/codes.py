@@ -111,7 +111,6 @@ def _overview(figures: Sequence[dict[str, Any]]) -> Table:
             Cell(share(sum(used) / len(used))),
             Cell(share(report["collisions"]["before"] / report["items"])),
             Cell(whole(report["collisions"]["moved"])),
-            Cell(whole(report["collisions"]["after"])),
             Cell(share(report["neighbours"]["overlap"])),
             Cell(share(report["error"])),
             Cell(duration(one["seconds"])),
@@ -119,7 +118,7 @@ def _overview(figures: Sequence[dict[str, Any]]) -> Table:
         rows.append(Row(str(one["name"]), cells, palette.series_of(number)))
     head = (
         *("codes", "tokenizer", "items", "codes a level", "used", "collided", "moved"),
-        *("share codes now", "neighbours kept", "lost", "fit"),
+        *("neighbours kept", "lost", "fit"),
     )
     return Table(head, tuple(rows), "Code tables side by side")
 
@@ -190,7 +189,8 @@ def _collisions(one: dict[str, Any], number: int) -> Panel:
     said = (
         f"{whole(met['before'])} items shared their nearest codes, at most "
         f"{whole(met['largest'])} the same; {whole(met['moved'])} moved, "
-        f"{whole(met['after'])} share codes now."
+        f"{whole(met['after'])} share codes now. {whole(met['same_vector'])} have the same vector "
+        "as another item."
     )
     chart = charts.histogram(rows, title=f"Groups of items with the same codes, {one['name']}")
     return Panel(str(one["name"]), palette.series_of(number), chart, said)
@@ -229,12 +229,20 @@ def _stability(figures: Sequence[dict[str, Any]]) -> Markup | None:
 def _costs(figures: Sequence[dict[str, Any]]) -> Markup:
     rows = []
     for number, one in enumerate(figures):
-        each = one["seconds"] / one["report"]["items"] * 1e6
-        shown = f"{duration(one['seconds'])} for {whole(one['report']['items'])} items"
-        rows.append(
-            charts.Bar(str(one["name"]), each, series=palette.series_of(number), shown=shown)
-        )
-    return charts.bars(rows, title="Seconds of fitting for a million items", axis=True)
+        items, learning = one["report"]["items"], one["learning_seconds"]
+        coding = one["seconds"] - learning
+        for what, seconds, shown in (
+            ("learning", learning, f"{duration(learning)} for codebooks"),
+            (
+                "coding",
+                coding,
+                f"{duration(coding)}; for a million at this pace: {duration(coding / items * 1e6)}",
+            ),
+        ):
+            label = f"{one['name']}, {what}"
+            series = palette.series_of(number)
+            rows.append(charts.Bar(label, seconds, series=series, shown=shown))
+    return charts.bars(rows, title="Seconds of fitting", axis=True)
 
 
 def _versions(figures: Sequence[dict[str, Any]]) -> list[str]:

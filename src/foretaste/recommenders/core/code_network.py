@@ -13,7 +13,7 @@ from foretaste.nn.attention import WindowedBlock
 from foretaste.nn.code_embedding import CodeEmbedding
 from foretaste.nn.decoder import Decoder, Memory, Texts
 from foretaste.nn.dropout import Dropout
-from foretaste.nn.initialising import small_normal
+from foretaste.nn.initialising import by_width
 from foretaste.nn.key_values import FullKeyValues
 from foretaste.recommenders.core.generator_config import GeneratorConfig
 
@@ -72,7 +72,7 @@ class CodeNetwork(nn.Module):
         self.decoder = Decoder(
             dim, heads, config.decoder_layers, config.max_length, config.dropout, causal=causal
         )
-        self.apply(small_normal)
+        self.apply(by_width)
 
     @abstractmethod
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:

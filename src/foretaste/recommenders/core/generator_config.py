@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -32,7 +32,7 @@ class GeneratorConfig(ModelConfig):
         reads: what the encoder reads of an event: all ``codes`` one after the other (TIGER), or
             the ``items`` as one vector made of its codes, which is several times faster.
         smoothing: of the labels, within a level.
-        beams: paths that are followed for each query, more when a longer list is asked for.
+        beams: items that are searched for, along as many paths; more when a longer list is wanted.
         source: what codes are made of: the items' ``text``, ``collaborative`` vectors (who chose
             what in train), or ``both``; ``auto`` takes both where every other item has some text,
             else collaborative ones.
@@ -56,6 +56,20 @@ class GeneratorConfig(ModelConfig):
     codes: CodingConfig = CodingConfig()
     codes_from: Path | None = None
     train: TrainConfig = GeneratorTrainConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_codes(cls, values: Any) -> Any:
+        """A part of ``codes`` may be given; the rest is the model's own default."""
+        given = values.get("codes") if isinstance(values, dict) else None
+        if not isinstance(given, dict):
+            return values
+        whole = cls.model_fields["codes"].default.model_dump()
+        for name, part in given.items():
+            own = whole.get(name)
+            same_kind = isinstance(part, dict) and part.get("kind") in (None, (own or {}).get("kind"))
+            whole[name] = own | part if isinstance(own, dict) and same_kind else part
+        return values | {"codes": whole}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GeneratorConfig:
