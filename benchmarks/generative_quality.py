@@ -38,9 +38,9 @@ from foretaste.recommenders.core.registry import find
 
 METRICS = ("ndcg@10", "hr@10")
 TRAIN = {
-    "epochs": 100,
+    "epochs": 60,
     "patience": 10,
-    "min_epochs": 10,
+    "min_epochs": 25,
     "batch_tokens": 512,
     "validate_queries": 1_500,
 }
@@ -67,7 +67,7 @@ ARMS = [
     Arm("TIGER over CoBa codes", "tiger", "coba"),
     Arm("autoregressive over parallel codes", "tiger", "opq"),
     Arm("MDGR", "mdgr", "opq", {}, "autoregressive over parallel codes"),
-    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": False, "adaptive": 0.0}, "MDGR"),
+    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR"),
     Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR"),
     Arm("S2GR", "s2gr", "coba", {}, "S2GR, blank thoughts"),
     Arm("S2GR, blank thoughts", "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
@@ -114,7 +114,8 @@ def made(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> Recommend
     kind = find(arm.model)
     if arm.model in ("popularity", "ease"):
         return kind()
-    parameters: dict[str, Any] = {"train": TRAIN, "dropout": args.dropout}
+    train = TRAIN | {"learning_rate": args.learning_rate}
+    parameters: dict[str, Any] = {"train": train, "dropout": args.dropout}
     if not arm.codes:
         return kind(**NETWORK, **parameters)
     codes = codes_of(data, arm.codes, args.source, seed, args.runs)
@@ -262,6 +263,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--source", choices=["text", "collaborative", "both"], default="both")
     parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--learning-rate", type=float, default=0.001)
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()

@@ -114,8 +114,8 @@ def test_beams_are_as_many_as_lead_to_twice_the_list(model: MDGR):
     assert model._width(1, 5, index) == 8
 
 
-def test_masks_hide_at_least_one_slot_and_more_as_training_goes_on(model: MDGR):
-    network = model.network
+def test_masks_hide_at_least_one_slot_and_more_as_training_goes_on(ordinary: Split):
+    network = fitted("mdgr", ordinary, curriculum=2, whole=0.0).network  # trained for two epochs
     assert isinstance(network, MDGRNetwork)
     items = torch.randint(0, 30, (40, 10))
     for progress, most in ((0.0, 2), (0.5, 3), (1.0, 4)):
@@ -123,6 +123,15 @@ def test_masks_hide_at_least_one_slot_and_more_as_training_goes_on(model: MDGR):
         assert int(counts.min()) == 1 and int(counts.max()) == most
     share = network.masks(items, items, 1.0).sum(-1).float().mean()
     assert float(share) == pytest.approx(2.5, abs=0.15)  # 1 to 4, each as likely
+
+
+def test_a_share_of_masks_hides_all_slots_once_the_curriculum_is_over(ordinary: Split):
+    network = fitted("mdgr", ordinary, curriculum=1, whole=0.6).network
+    assert isinstance(network, MDGRNetwork)
+    items = torch.randint(0, 30, (60, 10))
+    assert not network.masks(items, items, 0.2).all(-1).any()
+    share = network.masks(items, items, 0.5).all(-1).float().mean()
+    assert float(share) == pytest.approx(0.6 + 0.4 / 4, abs=0.06)
 
 
 def test_overlap_is_the_share_of_the_history_with_the_code(model: MDGR):
@@ -137,7 +146,7 @@ def test_overlap_is_the_share_of_the_history_with_the_code(model: MDGR):
 
 
 def test_slots_that_the_history_does_not_show_are_hidden_rather(ordinary: Split):
-    made = fitted("mdgr", ordinary, adaptive=3.0)
+    made = fitted("mdgr", ordinary, adaptive=3.0, whole=0.0)
     network = made.network
     assert isinstance(network, MDGRNetwork)
     items = torch.randint(0, 30, (200, 6))

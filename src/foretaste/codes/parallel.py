@@ -151,6 +151,9 @@ class SlotIndex:
 
         In a fixed slot only its own code remains. Arguments and errors as ``agreeing``.
         """
+        if bool((fixed == FREE).all()):
+            self._check(fixed)
+            return (self.first.diff() > 0).view(1, self.slots, self.size).expand(len(fixed), -1, -1)
         found = self.agreeing(fixed)
         mask = torch.zeros(len(fixed), self.slots * self.size, dtype=torch.bool, device=self.device)
         mask[found.rows[:, None], self.numbers[:, found.items].T.long()] = True

@@ -41,7 +41,11 @@ class MDGRConfig(GeneratorConfig):
         warm_beams: partly filled texts that are followed for each query. The last stage looks at
             every item that agrees with one of them, so a few are enough; there are more when they
             would not lead to twice as many items as are wanted.
-        curriculum: whether at most half of the slots are hidden at first, and all only at the end.
+        curriculum: epochs in which more and more slots are hidden, at most half of them in the
+            first; 0 hides any number from the beginning. What is asked later begins with all
+            slots hidden, so early stopping must come after it (``train.min_epochs``).
+        whole: share of the masks that hide all slots once the curriculum is over, besides those
+            that do so by chance.
         adaptive: how strongly slots are hidden whose codes the history does not show: the weight of
             a slot is exp(adaptive * share of the history with another code); 0 draws evenly.
         views: masks drawn for each event and epoch.
@@ -50,7 +54,8 @@ class MDGRConfig(GeneratorConfig):
     codes: CodingConfig = CodingConfig(tokenizer=OPQConfig())
     warm_up: int = Field(default=1, ge=0)
     warm_beams: int = Field(default=8, ge=1)
-    curriculum: bool = True
+    curriculum: int = Field(default=5, ge=0)
+    whole: float = Field(default=0.5, ge=0, le=1)
     adaptive: float = Field(default=2.0, ge=0)
     views: int = Field(default=1, ge=1)
 
@@ -113,11 +118,14 @@ class MDGRNetwork(CodeNetwork):
             progress: share of the training that is done.
         """
         slots = self.codes.levels
-        most = torch.full(goals.shape, slots, device=goals.device)
-        if self.config.curriculum:
-            first = math.ceil(slots / 2)
-            most.fill_(first + round((slots - first) * progress))
+        epochs = progress * self.config.train.epochs
+        learnt = min(1.0, epochs / max(self.config.curriculum, 1e-9))
+        first = math.ceil(slots / 2)
+        most = first + math.floor((slots - first) * learnt)
         count = 1 + (torch.rand(goals.shape, device=goals.device) * most).long()
+        if learnt == 1:
+            whole = torch.rand(goals.shape, device=goals.device) < self.config.whole
+            count = count.masked_fill(whole, slots)
         noise = -torch.empty(*goals.shape, slots, device=goals.device).exponential_().log()
         if self.config.adaptive:
             noise += self.config.adaptive * (1 - self.overlap(items, goals))
@@ -211,7 +219,7 @@ class Beams(NamedTuple):
         Beams of a query never become equal: they differ in the slot that was filled first, which
         is the same slot for all of them.
         """
-        legal = self._allowed(index)  # [R or 1, L, K]
+        legal = index.allowed(self.fixed)  # [R, L, K]
         log_probs = log_probs[..., : index.size].masked_fill(~legal, -torch.inf)
         sure = log_probs.amax(-1).masked_fill(self.fixed != FREE, -torch.inf)
         slot = sure.argmax(1)  # [R]
@@ -229,8 +237,3 @@ class Beams(NamedTuple):
         fixed = self.fixed[row]
         fixed[torch.arange(len(row), device=row.device), slot[row]] = chosen % gained.shape[1]
         return Beams(fixed, best.values[of, place], of)
-
-    def _allowed(self, index: SlotIndex) -> Tensor:
-        if bool((self.fixed == FREE).all()):
-            return index.allowed(self.fixed[:1])
-        return index.allowed(self.fixed)

@@ -13,9 +13,12 @@ from foretaste.recommenders.core.train_config import TrainConfig
 
 
 class GeneratorTrainConfig(TrainConfig):
-    """How a generator is trained; smaller batches, since every event is several codes."""
+    """How a generator is trained: smaller batches, since every event is several codes, and more
+    patience, since it learns what is popular first and for longer.
+    """
 
-    batch_tokens: int = Field(default=2_000, ge=1)
+    batch_tokens: int = Field(default=512, ge=1)
+    min_epochs: int = Field(default=25, ge=0)
     validate_queries: int = Field(default=2_000, ge=1)
 
 
@@ -67,7 +70,10 @@ class GeneratorConfig(ModelConfig):
         whole = cls.model_fields["codes"].default.model_dump()
         for name, part in given.items():
             own = whole.get(name)
-            same_kind = isinstance(part, dict) and part.get("kind") in (None, (own or {}).get("kind"))
+            same_kind = isinstance(part, dict) and part.get("kind") in (
+                None,
+                (own or {}).get("kind"),
+            )
             whole[name] = own | part if isinstance(own, dict) and same_kind else part
         return values | {"codes": whole}
 

@@ -1,0 +1,104 @@
+"""What a beam misses: its lists beside the exact ranking of the whole catalog.
+
+    .venv/bin/python benchmarks/beam_share.py --amazon FOLDER
+
+TIGER and S2GR are fitted as ``generative_quality.py`` fits them. For some test questions every
+path of the catalog is scored on its own, which is exact and slow; then beams of several widths
+answer the same questions. Also told: how much of the probability lies on paths that are items,
+which is what a search without the trie would have to find by luck.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from amazon18 import published_split
+from generative_quality import ARMS, Data, fit
+from peers.driving import write_table
+
+from foretaste.codes.beam import FoundItems, score_catalog, share_found
+from foretaste.codes.trie import Trie
+from foretaste.data.sequences import Sequences
+from foretaste.recommenders.core.generator import Generator
+from foretaste.recommenders.tiger import Asking, TIGERNetwork
+
+WIDTHS = (10, 20, 30, 50, 100)
+K = 10
+
+
+@torch.no_grad()
+def exact(model: Generator, histories: Sequences) -> torch.Tensor:
+    """Log-probabilities ``[B, items]`` of every item, each path on its own."""
+    network = model.network.eval()
+    assert isinstance(network, TIGERNetwork)
+    trie, rows = Trie.from_table(model.codes.table), []
+    for history in histories:
+        items = torch.from_numpy(history[-model.config.max_length :]).long()[None]
+        lengths = torch.tensor([items.shape[1]])
+        asking = Asking(*network.memory_of_last(network.read(items), lengths))
+        rows.append(score_catalog(lambda step, a=asking: network.write(step, a), trie, 1)[0])
+    return torch.stack(rows)
+
+
+def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Rows of one model."""
+    arm = next(arm for arm in ARMS if arm.name == name)
+    model = fit(arm, data, 0, args)
+    assert isinstance(model, Generator)
+    warm = np.flatnonzero(data.split.test.histories.lengths > 0)[: args.questions]
+    histories = data.split.test.histories.take(warm)
+    truth = exact(model, histories)
+    rows = []
+    for width in WIDTHS:
+        model.config = model.config.model_copy(update={"beams": width})
+        begin = time.process_time()
+        lists = model.recommend(histories, K, exclude="none")
+        seconds = time.process_time() - begin
+        found = FoundItems(torch.from_numpy(lists.items).long(), torch.from_numpy(lists.scores))
+        share = share_found(found, truth, K)
+        codes = model.codes.table[lists.items[lists.items >= 0]]
+        known = {tuple(row) for row in model.codes.table.tolist()}
+        illegal = sum(tuple(row) not in known for row in codes.tolist())
+        rows.append(
+            {
+                "data": data.name,
+                "model": name,
+                "beams": width,
+                f"of the exact {K} best": f"{float(share.mean()):.1%}",
+                "worst question": f"{float(share.min()):.0%}",
+                "probability on items": f"{float(truth.exp().sum(1).mean()):.1%}",
+                "illegal results": f"{illegal} of {len(codes):,}",
+                "ms/question": f"{1000 * seconds / len(histories):.1f}",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, and write the table beside this script."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--amazon", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", default=["TIGER", "S2GR"])
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--source", default="both")
+    parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--learning-rate", type=float, default=0.001)
+    parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    data = Data(args.amazon.name, published_split(args.amazon), "none")
+    rows = [row for name in args.models for row in measure(name, data, args)]
+    about = (
+        f"{args.questions} test questions, seed 0; the exact ranking scores every path of the "
+        "catalog on its own. Written by `benchmarks/beam_share.py`."
+    )
+    write_table(args.out, rows, about)
+    print(args.out.read_text())
+
+
+if __name__ == "__main__":
+    main()
