@@ -66,6 +66,10 @@ $(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) install -q -c constraints.txt -e ".[dev,all,text]"
+	# Flower's bounds (typer, rich, uvicorn, fastapi) exclude ours; it works with our versions all the same.
+	$(PIP) install -q -c constraints.txt --no-deps flwr ray iterators grpcio grpcio-health-checking protobuf \
+		cryptography cffi pycparser pycryptodome tomli prompt_toolkit wcwidth msgpack jsonschema \
+		jsonschema-specifications referencing rpds-py pathspec
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

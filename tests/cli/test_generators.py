@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-SMALL = (
-    "--set model.dim=16 --set model.codes.tokenizer.levels=2 --set model.codes.tokenizer.size=4 "
-    "--set model.source_dim=6 --set train.epochs=4 --set train.batch_tokens=64 "
-    "--set train.learning_rate=0.01 --quiet"
-).split()
+SMALL = [
+    "--set",
+    "model.dim=16",
+    "--set",
+    "model.codes.tokenizer.levels=2",
+    "--set",
+    "model.codes.tokenizer.size=4",
+    "--set",
+    "model.source_dim=6",
+    "--set",
+    "train.epochs=4",
+    "--set",
+    "train.batch_tokens=64",
+    "--set",
+    "train.learning_rate=0.01",
+    "--quiet",
+]
 
 
 @pytest.mark.parametrize("name", ["tiger", "mdgr", "s2gr"])

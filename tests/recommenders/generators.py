@@ -51,3 +51,14 @@ def lost(model: Generator, history: list[int], item: int) -> float:
     targets[0, -1] = item
     with torch.no_grad():
         return float(model.network.loss(items, targets, 1.0))
+
+
+def small_codes(name: str) -> dict[str, Any]:
+    """Parameters of a model that writes codes: few of them, quickly learnt."""
+    if not issubclass(find(name), Generator):
+        return {}
+    codes = find(name).Config.model_fields["codes"].default
+    known = type(codes.tokenizer).model_fields
+    small = {key: value for key, value in {"size": 8, "steps": 60}.items() if key in known}
+    coding = codes.model_copy(update={"tokenizer": codes.tokenizer.model_copy(update=small)})
+    return {"codes": coding, "decoder_layers": 1, "source_dim": 8, "clusters": 3}

@@ -21,6 +21,8 @@ from foretaste.recommenders.core.registry import find, names
 from foretaste.recommenders.core.sequence import SequenceRecommender
 from foretaste.recommenders.core.storage import read_arrays, write_arrays
 
+from .generators import small_codes
+
 TINY = {
     "dim": 16,
     "hidden": 16,
@@ -30,9 +32,6 @@ TINY = {
     "l2": 1.0,
     "shrink": 0.0,
     "regularization": 0.01,
-    "decoder_layers": 1,
-    "source_dim": 8,
-    "clusters": 3,
 }
 TRAIN = {"batch_tokens": 128, "learning_rate": 1e-2, "warmup_steps": 10, "validate_queries": 50}
 NOT_PERSONAL = {"popularity"}
@@ -48,18 +47,6 @@ def tiny(name: str, epochs: int = 2, **parameters) -> Recommender:
     train = {"train": {**TRAIN, "epochs": epochs, "validate_every": epochs}}
     wanted: dict[str, Any] = TINY | train | small_codes(name) | parameters
     return find(name)(**{key: value for key, value in wanted.items() if key in known})
-
-
-def small_codes(name: str) -> dict[str, Any]:
-    """Few codes, quickly learnt, for a model that writes them."""
-    if not issubclass(find(name), Generator):
-        return {}
-    codes = find(name).Config.model_fields["codes"].default
-    known = type(codes.tokenizer).model_fields
-    small = {key: value for key, value in {"size": 8, "steps": 60}.items() if key in known}
-    return {
-        "codes": codes.model_copy(update={"tokenizer": codes.tokenizer.model_copy(update=small)})
-    }
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from foretaste.cli.datasets import datasets
 from foretaste.cli.demo import demo
 from foretaste.cli.doctor import doctor
 from foretaste.cli.evaluate import evaluate
+from foretaste.cli.federate import federate
 from foretaste.cli.recommend import recommend
 from foretaste.cli.report import report
 from foretaste.cli.resume import resume
@@ -66,6 +67,7 @@ VERBS = (
     compare,
     report,
     serve,
+    federate,
     doctor,
 )
 for verb in VERBS:

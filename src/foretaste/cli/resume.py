@@ -6,7 +6,7 @@ from foretaste.cli import options
 
 
 def resume(run: options.Run, quiet: options.Quiet = False, json: options.Json = False) -> None:
-    """Go on from the last whole epoch; the weights become those of an uninterrupted run."""
+    """Go on from the last whole epoch or round; weights become those of an uninterrupted run."""
     from foretaste.cli.display import print_json, progress, say
     from foretaste.cli.figures import print_evaluation
     from foretaste.experiments.machine import main_process
@@ -15,6 +15,12 @@ def resume(run: options.Run, quiet: options.Quiet = False, json: options.Json = 
 
     if RunFolder.open(run).finished and not json:
         say(f"{run}: the run is finished already.")
+        return
+    if (run / "federation.toml").exists():
+        from foretaste.cli.federation_figures import print_federation
+        from foretaste.federated.running import go_on
+
+        print_federation(go_on(run, progress=progress(quiet, json)), quiet, json)
         return
     folder = resume_run(run, progress=progress(quiet, json))
     if not main_process() or (quiet and not json):

@@ -9,7 +9,15 @@ from typing import Any
 
 from foretaste.experiments.machine import machine, versions
 
-EXTRAS = {"als": "implicit", "ann": "faiss", "serve": "fastapi", "tune": "optuna"}
+EXTRAS = {
+    "als": "implicit",
+    "ann": "faiss",
+    "federated": "flwr",
+    "llm": "gguf",
+    "serve": "fastapi",
+    "text": "sentence_transformers",
+    "tune": "optuna",
+}
 
 
 def examine() -> dict[str, Any]:

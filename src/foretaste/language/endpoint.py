@@ -57,10 +57,11 @@ class EndpointConfig(BaseModel):
         return url.rstrip("/")
 
 
-class _SameHost(urllib.request.HTTPRedirectHandler):
+class SameHost(urllib.request.HTTPRedirectHandler):
     """Follows no redirect: urllib would send the key along to whoever is named."""
 
     def redirect_request(self, *_: Any) -> None:
+        """Where a redirect leads is not asked."""
         return None
 
 
@@ -74,7 +75,7 @@ class EmbeddingEndpoint:
         self.identity = (
             f"endpoint {config.url} {config.model} {config.dimensions} {config.max_characters}"
         )
-        self._opener = urllib.request.build_opener(_SameHost)
+        self._opener = urllib.request.build_opener(SameHost)
 
     def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors float32 ``[texts, D]`` of length 1.
@@ -105,10 +106,10 @@ class EmbeddingEndpoint:
                 return content
             except urllib.error.HTTPError as error:
                 with error:
-                    reason = _told(error)
+                    reason = reason_of(error)
                 if error.code not in BUSY:
                     break
-                pause = max(pause, _asked_pause(error))
+                pause = max(pause, asked_pause(error))
             except (OSError, ValueError) as error:  # no connection, time over, a broken answer
                 reason = str(getattr(error, "reason", None) or error)
         raise InputError(
@@ -124,7 +125,7 @@ class EmbeddingEndpoint:
         return urllib.request.Request(f"{self.config.url}/embeddings", body, headers)
 
 
-def _told(error: urllib.error.HTTPError) -> str:
+def reason_of(error: urllib.error.HTTPError) -> str:
     """What a refusal says, short."""
     text = error.read(10_000).decode(errors="replace")
     try:
@@ -135,7 +136,8 @@ def _told(error: urllib.error.HTTPError) -> str:
     return f"HTTP {error.code} {' '.join(text.split())[:160]}".strip()
 
 
-def _asked_pause(error: urllib.error.HTTPError) -> float:
+def asked_pause(error: urllib.error.HTTPError) -> float:
+    """Seconds that a refusal asks to wait; 0 when it does not say."""
     try:
         return float(error.headers.get("Retry-After", 0))
     except ValueError:  # a date

@@ -17,6 +17,7 @@ from foretaste.errors import InputError
 from foretaste.recommenders.core.storage import write_whole
 from foretaste.reporting import palette
 from foretaste.reporting.background import data_card, verdicts
+from foretaste.reporting.federation import federation
 from foretaste.reporting.glossary import glossary
 from foretaste.reporting.headline import headline
 from foretaste.reporting.learning import learning
@@ -104,6 +105,7 @@ def _contents(runs: Sequence[ReportedRun], title: str | None) -> dict[str, Any]:
         "popularity": popularity_panels([r for r in runs if r.figures(part, "lists")], part),
         "beside": metrics_table(measured, part, metric, beside=True) if measured else None,
         "learning": learning(runs),
+        "federation": federation(runs),
         "people": people(runs),
         "titled": titled(runs),
         "costs": costs(runs, part),

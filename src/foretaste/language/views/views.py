@@ -42,7 +42,7 @@ class Views(NamedTuple):
 
     def sequences(self) -> tuple[Sequences, Sequences, Sequences]:
         """The three kinds, in the order of ``KINDS``, ``C`` rows each."""
-        found = [Sequences.from_lists([row[kind] for row in self.rows]) for kind in range(3)]
+        found = [Sequences.from_lists(row[kind].tolist() for row in self.rows) for kind in range(3)]
         return found[0], found[1], found[2]
 
     @classmethod
@@ -91,7 +91,7 @@ class ViewMaker(Protocol):
         ...
 
 
-def follows(history: np.ndarray, more: Sequence[int]) -> np.ndarray:
+def follows(history: np.ndarray, more: Sequence[int] | np.ndarray) -> np.ndarray:
     """A future view: the history, then ``more``; empty without any."""
     if not len(more):
         return np.empty(0, np.int32)

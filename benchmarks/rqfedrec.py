@@ -1,0 +1,267 @@
+"""Codebooks against item vectors in a federation: bytes, quality, noise, items nobody chose.
+
+    .venv/bin/python benchmarks/rqfedrec.py --data movietweetings
+    .venv/bin/python benchmarks/rqfedrec.py --data ml-100k \\
+        --log ml-100k.parquet --items ml-100k.item
+    .venv/bin/python benchmarks/rqfedrec.py --data amazon18-office \\
+        --log office/interactions.parquet --items office/items.parquet
+
+Split by leave-last-out, as the papers of this line do. Every arm is tuned on validation alone, by
+as many trials as any other, and answers with the state of the round that was best there; every
+client with its own head. One file for each trial and run is kept in ``results/raw/rqfedrec``, so
+that a benchmark that was cut off goes on where it was. The items of MovieLens-100K are RecBole's
+file or one that ``--items`` of Foretaste reads.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peers.driving import write_table
+from rqfedrec_runs import DIM, MEASURED, Arm, federate, questions, read_split
+
+from foretaste.data.split import Split
+from foretaste.metrics import bootstrap_mean, paired_difference
+
+HERE = Path(__file__).resolve()
+RAW = HERE.parent / "results" / "raw" / "rqfedrec"
+ROWS = 2 * 64 + 6 * 32
+"""Code vectors of every coded arm; with counts and sketch a client sends the bytes of 394 rows."""
+SENT = 4 * (ROWS * DIM + ROWS + 64 * DIM)
+OF_DATA: dict[str, dict[str, Any]] = {
+    "ml-100k": {"rounds": 200, "clients": 1.0},
+    "movietweetings": {"rounds": 300, "clients": 0.2},
+    "amazon18-office": {"rounds": 300, "clients": 0.2},
+}
+REFRESH = {"ml-100k": 5, "movietweetings": 5, "amazon18-office": 20}
+"""Rounds between new codes, which go down anew: rarer on the largest catalog."""
+RATES = (0.01, 0.03)
+HEADS = {"regularization": (1e-3, 1e-2)}
+SERVER_ITEMS = {"items_rate": (0.03, 0.06)}
+
+
+def arms(items: int, refresh: int) -> dict[str, Arm]:
+    """All arms; small and hashed tables get the bytes that coded arms send up, or a little more."""
+    both_random = {
+        "semantic": "random",
+        "refresh": 0,
+        "sketch": 0,
+        "first_mix": 0.5,
+        "last_mix": 0.5,
+    }
+    made = {"refresh": refresh}
+    fixed = {"first_mix": (0.5, 0.9), "last_mix": (0.9,)}
+    return {
+        "pfedrec": Arm("pfedrec", {}, HEADS),
+        "fedmf": Arm("fedmf", {}, HEADS),
+        "small dim": Arm("pfedrec", {}, HEADS, -(-SENT // (4 * items))),
+        "hashed": Arm("pfedrec", {"rows": -(-SENT // (4 * DIM))}, {"hashes": (1, 2)}),
+        "random codes": Arm("rqfedrec", both_random, HEADS),
+        "semantic only": Arm("rqfedrec", {"semantic_levels": 5, "collaborative_levels": 0}, HEADS),
+        "collaborative only": Arm(
+            "rqfedrec", made | {"semantic_levels": 0, "collaborative_levels": 10}, SERVER_ITEMS
+        ),
+        "fixed mix": Arm("rqfedrec", made, fixed),
+        "curriculum": Arm("rqfedrec", made, SERVER_ITEMS),
+        "curriculum, mean over all": Arm("rqfedrec", made | {"average": "all"}, SERVER_ITEMS),
+        "curriculum, no sketch": Arm("rqfedrec", made | {"sketch": 0}, SERVER_ITEMS),
+        "curriculum, int8": Arm("rqfedrec", made | {"precision": "int8"}, SERVER_ITEMS),
+    }
+
+
+def trials(arm: Arm) -> list[dict[str, Any]]:
+    """Settings that are tried, four for every arm."""
+    name, values = next(iter(arm.knob.items()))
+    found = []
+    for rate, value in itertools.product(RATES, values):
+        extra = {name: value} | ({"last_mix": value} if name == "first_mix" else {})
+        found.append({**arm.settings, "server": {"learning_rate": rate}, **extra})
+    return found
+
+
+class Bench:
+    """All runs on one data set."""
+
+    def __init__(self, name: str, data: Split, **more: Any) -> None:
+        """``more`` overrides settings of the data set, such as ``rounds``."""
+        self.name, self.data, self.arms = name, data, arms(data.items, REFRESH[name])
+        self.common = OF_DATA[name] | more
+
+    def run(self, arm: str, seed: int, *, noise: float = 0.0, cold: float = 0.0) -> dict[str, Any]:
+        """One run with the settings that validation chose, from its file where there is one."""
+        kind = f"noise-{noise}" if noise else f"cold-{cold}" if cold else "plain"
+        return self._kept(f"{kind}-{arm}-{seed}", arm, self.tuned(arm), seed, noise, cold)
+
+    def tuned(self, arm: str) -> dict[str, Any]:
+        """The settings of the trial with the best validation figure, of seed 100."""
+        found = [
+            self._kept(f"trial-{arm}-{number}", arm, settings, 100, 0.0, 0.0)
+            for number, settings in enumerate(trials(self.arms[arm]))
+        ]
+        return max(found, key=lambda one: one["valid"])["settings"]
+
+    def _kept(
+        self, key: str, arm: str, settings: dict[str, Any], seed: int, noise: float, cold: float
+    ) -> dict[str, Any]:
+        path = RAW / self.name / f"{key.replace(' ', '_')}.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        asked = questions(self.data, seed, noise, cold)
+        found = federate(self.arms[arm], {**self.common, **settings}, asked, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(found))
+        partial.replace(path)
+        figure = np.mean(found["figures"]["ndcg@10"])
+        print(f"{self.name} {key}: valid {found['valid']:.4f} test {figure:.4f}", flush=True)
+        return found
+
+    def figures(self, arm: str, seeds: list[int], metric: str, **what: float) -> np.ndarray:
+        """A figure of every user, mean over seeds (cold items differ by seed: users in a row)."""
+        runs = [np.array(self.run(arm, seed, **what)["figures"][metric]) for seed in seeds]
+        return np.concatenate(runs) if what.get("cold") else np.mean(runs, 0)
+
+
+def quality(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str, Any]]:
+    """Bytes and figures of all arms, with differences to PFedRec of the same users."""
+    rows = []
+    counts = bench.data.popularity
+    asked = questions(bench.data, 0, 0.0, 0.0).test_targets.items
+    rare = (asked >= 0) & (counts[np.maximum(asked, 0)] <= np.median(counts))
+    base = bench.run("pfedrec", seeds[0])
+    for arm in chosen:
+        first = bench.run(arm, seeds[0])
+        row: dict[str, Any] = {
+            "data": bench.name,
+            "arm": arm,
+            "down": f"{first['down']:,.0f}",
+            "up": f"{first['up']:,.0f}",
+            "times less": f"{(base['down'] + base['up']) / (first['down'] + first['up']):.1f}",
+        }
+        for metric in (*MEASURED, *(f"{name} of 100" for name in MEASURED)):
+            row[metric] = f"{bootstrap_mean(bench.figures(arm, seeds, metric)).value:.4f}"
+        mine, other = (bench.figures(one, seeds, "ndcg@10") for one in (arm, "pfedrec"))
+        row["ndcg@10 - pfedrec"] = _difference(mine, other)
+        row["ndcg@10, rarer half of items"] = f"{mine[rare].mean():.4f}"
+        rows.append(row)
+    return rows
+
+
+def _difference(mine: np.ndarray, other: np.ndarray) -> str:
+    found = paired_difference(mine, other)
+    return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def noise_rows(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str, Any]]:
+    """What random events in all histories take away."""
+    rows = []
+    for arm in chosen:
+        whole = bench.figures(arm, seeds, "ndcg@10")
+        row = {"data": bench.name, "arm": arm, "without": f"{whole.mean():.4f}"}
+        for noise in (0.1, 0.2, 0.3):
+            found = bench.figures(arm, seeds, "ndcg@10", noise=noise)
+            drop = 1 - found.mean() / whole.mean()
+            row[f"{noise:.0%} random"] = f"{found.mean():.4f} (-{drop:.1%})"
+            row[f"loss at {noise:.0%}"] = _difference(found, whole)
+        rows.append(row)
+    return rows
+
+
+def cold_rows(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str, Any]]:
+    """Targets that nobody chose in training: a tenth of the items is taken out of all histories."""
+    base = {m: bench.figures("pfedrec", seeds, m, cold=0.1) for m in ("ndcg@10", "hr@10 of 100")}
+    rows = []
+    for arm in chosen:
+        row = {"data": bench.name, "arm": arm, "targets": f"{len(base['ndcg@10']):,}"}
+        for metric, other in base.items():
+            mine = bench.figures(arm, seeds, metric, cold=0.1)
+            row[metric] = f"{mine.mean():.4f}"
+            row[f"{metric} - pfedrec"] = _difference(mine, other)
+        rows.append(row)
+    return rows
+
+
+def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict[str, Any]]:
+    """Bytes of one client and round by shapes alone, and what of it is codes."""
+    rows = []
+    for items in sizes:
+        vectors = 4 * items * DIM
+        table = 4 * ROWS * DIM
+        for refresh in (5, 50):
+            codes = 6 * items / refresh
+            down, up = table + codes, SENT
+            rows.append(
+                {
+                    "items": f"{items:,}",
+                    "item vectors, each way": f"{vectors:,}",
+                    "rounds between codes": refresh,
+                    "codebooks down": f"{table:,}",
+                    "codes down": f"{codes:,.0f}",
+                    "up": f"{up:,}",
+                    "times less": f"{2 * vectors / (down + up):,.1f}",
+                }
+            )
+    return rows
+
+
+ABOUT = {
+    "quality": "Leave-last-out, full ranking and the target among 99 drawn items; bytes of a "
+    "client and round as serialised, mean over rounds (int8 up: the message of a node of one); "
+    "differences over the same users with 95 % intervals. Written by `benchmarks/rqfedrec.py`.",
+    "noise": "NDCG@10 with a share of every history's events drawn at random. Written by "
+    "`benchmarks/rqfedrec.py`.",
+    "cold": "Targets among a tenth of the items that was taken out of all histories. Written by "
+    "`benchmarks/rqfedrec.py`.",
+    "bytes": "Arithmetic: float32, 32 dimensions, 320 code vectors, a sketch of 64 rows, 6 "
+    "collaborative codes of a byte; the two semantic codes travel once. Written by "
+    "`benchmarks/rqfedrec.py`.",
+}
+CONTROLS = ["pfedrec", "small dim", "hashed", "semantic only", "curriculum"]
+
+
+def main() -> None:
+    """Run what is missing and write the tables of all data sets that were measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=OF_DATA, default="movietweetings")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--items", type=Path)
+    parser.add_argument("--parts", nargs="*", choices=list(ABOUT), default=list(ABOUT))
+    parser.add_argument("--arms", nargs="*")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--rounds", type=int, help="fewer, to try it out; give --raw with it")
+    parser.add_argument("--raw", type=Path, help="where files of runs lie, and then the tables too")
+    args = parser.parse_args()
+    global RAW
+    RAW = args.raw or RAW
+    RAW.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    more = {"rounds": args.rounds} if args.rounds else {}
+    bench = Bench(args.data, read_split(args.data, args.log, args.items, RAW), **more)
+    chosen, few = args.arms or list(bench.arms), args.arms or CONTROLS
+    made = {
+        "quality": lambda: quality(bench, args.seeds, chosen),
+        "noise": lambda: noise_rows(bench, args.seeds, few),
+        "cold": lambda: cold_rows(bench, args.seeds, few),
+        "bytes": arithmetic,
+    }
+    kept_path = RAW / "tables.json"
+    for part in args.parts:
+        rows = made[part]()
+        kept = json.loads(kept_path.read_text()) if kept_path.exists() else {}
+        kept.setdefault(part, {})[bench.name if part != "bytes" else "all"] = rows
+        kept_path.write_text(json.dumps(kept, indent=1))
+        folder, name = (
+            args.raw or HERE.parent,
+            "rqfedrec.md" if part == "quality" else f"rqfedrec_{part}.md",
+        )
+        write_table(
+            folder / name, list(itertools.chain.from_iterable(kept[part].values())), ABOUT[part]
+        )
+
+
+if __name__ == "__main__":
+    main()

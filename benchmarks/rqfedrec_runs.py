@@ -1,0 +1,191 @@
+"""One federation of ``rqfedrec.py``: its data, its rounds, its figures for every user."""
+
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from foretaste.data.catalog import Catalog
+from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split, split
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.recipe import DataSection
+from foretaste.federated.core.base import LocalUsers, World
+from foretaste.federated.core.boundary import Arrays
+from foretaste.federated.core.fleet import LocalFleet
+from foretaste.federated.core.messages import PROTOCOL, Reply, encode
+from foretaste.federated.core.node import Node, NodeUsers, going_up
+from foretaste.federated.core.randomness import user_keys
+from foretaste.federated.core.registry import find_method
+from foretaste.federated.core.server import Server
+from foretaste.metrics import query_metrics, target_positions
+from foretaste.recommenders.als import ALS
+from foretaste.recommenders.core.configuring import build_config
+
+MEASURED = ("ndcg@10", "hr@10")
+DIM = 32
+
+
+class Arm(NamedTuple):
+    """A method, its settings, and the field besides the server's rate that is tuned."""
+
+    method: str
+    settings: dict[str, Any]
+    knob: dict[str, tuple[Any, ...]]
+    dim: int | None = None
+
+
+class Questions(NamedTuple):
+    """What a federation learns from and is asked; a row for each user."""
+
+    catalog: Catalog
+    keys: np.ndarray
+    train: Sequences
+    valid: Sequences
+    test_users: np.ndarray
+    test_histories: Sequences
+    test_targets: Sequences
+
+
+def read_split(name: str, log: Path | None, items: Path | None, folder: Path) -> Split:
+    """The data set, split by leave-last-out; ``folder`` takes a file of items read anew."""
+    source = str(log) if log else name
+    section = DataSection(source=source, k_core=5 if name == "movietweetings" else 0)
+    if items is not None:
+        section = section.model_copy(update={"items": str(_plain_items(items, folder))})
+    return split(load_dataset(section), "leave-last-out")
+
+
+def _plain_items(path: Path, folder: Path) -> Path:
+    """RecBole's file of MovieLens items as one that we read; other files as they are."""
+    if path.suffix != ".item":
+        return path
+    import polars as pl
+
+    frame = pl.read_csv(path, separator="\t", quote_char=None, infer_schema=False)
+    frame.columns = ["item_id", "title", "year", "genres"]
+    frame = frame.select("item_id", "title", pl.col("genres").str.replace_all(" ", "|"))
+    plain = folder / "ml-100k-items.csv"
+    plain.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_csv(plain)
+    return plain
+
+
+def questions(data: Split, seed: int, noise: float, cold: float) -> Questions:
+    """Histories with ``noise`` of their events random, or without a share ``cold`` of the items."""
+    rng = np.random.default_rng([seed, 17])
+    lists = [data.train[row].copy() for row in range(len(data.train))]
+    valid: list[list[int]] = [[] for _ in lists]
+    for row, user in enumerate(data.valid.users):
+        valid[user] = [item for item in data.valid.targets[row].tolist() if item >= 0]
+    users, targets = data.test.users, data.test.targets
+    asked = np.array([targets[row][0] for row in range(len(users))])
+    if noise:
+        for user, own in enumerate(lists):
+            kept = {*valid[user], *asked[users == user].tolist()}
+            drawn = rng.integers(data.items, size=round(noise / (1 - noise) * len(own)))
+            lists[user] = np.append(own, [item for item in drawn if item not in kept])
+    if cold:
+        gone = rng.random(data.items) < cold
+        lists = [own[~gone[own]] for own in lists]
+        valid = [[item for item in own if not gone[item]] for own in valid]
+        chosen = (asked >= 0) & gone[asked]  # -1 is no item of the catalog
+        users, asked = users[chosen], asked[chosen]
+    histories = Sequences.from_lists([[*lists[user], *valid[user]] for user in users])
+    return Questions(
+        data.catalog,
+        user_keys(data.users.to_list()),
+        Sequences.from_lists([one.tolist() for one in lists]),
+        Sequences.from_lists(valid),
+        users,
+        histories,
+        Sequences.from_lists([[item] for item in asked]),
+    )
+
+
+def federate(arm: Arm, settings: dict[str, Any], asked: Questions, seed: int) -> dict[str, Any]:
+    """One federation; figures of the round that is best on validation."""
+    method_class = find_method(arm.method)
+    values = {"evaluate_every": 9, "client_evaluation": True, **settings}
+    config = build_config(method_class.Config, values, place=arm.method)
+    method = method_class(config, World(asked.catalog, ALS(factors=arm.dim or DIM), seed))
+    node = Node(method, NodeUsers(asked.keys, asked.train, asked.valid), "node")
+    server = Server(method, LocalFleet([node]), clients=len(asked.keys))
+    begin, best, heads = time.process_time(), -1.0, node.store.before(1)
+    while server.now.next_round <= config.rounds:
+        server.step()
+        if server.now.best_value is not None and server.now.best_value > best:
+            best, heads = server.now.best_value, node.store.before(server.now.next_round)
+    curve = server.now.curve
+    up = float(np.mean([one.up for one in curve]))
+    figures = answers(method, server.now.best, heads, asked, server.now.best_round or 0)
+    return {
+        "settings": settings,
+        "valid": best,
+        "round": server.now.best_round,
+        "curve": [one.on_clients.get("ndcg@10") for one in curve if one.on_clients],
+        "down": float(np.mean([one.down for one in curve])),
+        "up": _int8_up(method, up),
+        "up as sent": up,
+        "seconds": time.process_time() - begin,
+        "figures": {name: values.tolist() for name, values in figures.items()},
+    }
+
+
+def _int8_up(method: Any, sent: float) -> float:
+    """Bytes up of a client; with int8 those of the message that a node of one user could send."""
+    if getattr(method.config, "precision", "float32") == "float32":
+        return sent
+    arrays: Arrays = {}
+    for one in going_up(method, "train"):
+        whole = len(one.shape) == 2 and one.shape[1] > 1
+        arrays[one.name] = np.zeros(one.shape, np.int8 if whole else one.dtype)
+        if whole:
+            arrays[f"scale/{one.name}"] = np.zeros((one.shape[0], 1), np.float32)
+    return float(len(encode(Reply("train", 1, PROTOCOL, arrays))))
+
+
+def answers(
+    method: Any, state: Arrays, heads: tuple[Arrays, np.ndarray], asked: Questions, round: int
+) -> dict[str, np.ndarray]:
+    """Each user's figures, over the whole catalog and against 99 items drawn at random."""
+    received, figures = method.to_send(state, round), {}
+    own, known = heads
+    own = {name: array.copy() for name, array in own.items()}
+    fresh = np.flatnonzero(~known)
+    for name, array in method.first_personal(asked.keys[fresh]).items():
+        own[name][fresh] = array
+    for first in range(0, len(asked.test_users), 256):
+        rows = np.arange(first, min(first + 256, len(asked.test_users)))
+        histories, users = asked.test_histories.take(rows), asked.test_users[rows]
+        targets = asked.test_targets.take(rows)
+        keys = asked.keys[users]
+        local = LocalUsers(keys, keys, histories, {n: array[users] for n, array in own.items()})
+        scores = method.scores(received, local)
+        scores[
+            torch.from_numpy(histories.rows), torch.from_numpy(histories.items).long()
+        ] = -torch.inf
+        positions = target_positions(scores, targets.rows, targets.items)
+        found = query_metrics(positions, targets.rows, len(rows), MEASURED)
+        found |= {f"{name} of 100": one for name, one in _of_100(scores, targets, keys).items()}
+        for name, values in found.items():
+            figures.setdefault(name, []).append(values)
+    return {name: np.concatenate(parts) for name, parts in figures.items()}
+
+
+def _of_100(scores: torch.Tensor, targets: Sequences, keys: np.ndarray) -> dict[str, np.ndarray]:
+    """The protocol of NCF: the target among 99 items that the user did not choose."""
+    few = torch.full((len(keys), 100), -torch.inf)
+    for row, key in enumerate(keys):
+        target = int(targets[row][0])
+        allowed = torch.isfinite(scores[row]).numpy().copy()
+        if target >= 0:
+            allowed[target] = False
+            few[row, 0] = scores[row, target]
+        drawn = np.random.default_rng(int(key)).choice(np.flatnonzero(allowed), 99, replace=False)
+        few[row, 1:] = scores[row, torch.from_numpy(drawn)]
+    rows = np.arange(len(keys))
+    positions = target_positions(few, rows, np.where(targets.items >= 0, 0, -1))
+    return query_metrics(positions, rows, len(keys), MEASURED)

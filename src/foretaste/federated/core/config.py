@@ -1,0 +1,198 @@
+"""What decides a federation, besides data and model: ``[federated]`` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from foretaste.metrics import parse_metric
+
+
+class Part(BaseModel):
+    """A part of the configuration. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalConfig(Part):
+    """How one user trains in one round.
+
+    Attributes:
+        epochs: passes over the user's events; each is one step of the optimiser.
+        optimizer: ``adam`` (a fresh state every round, as common in federated learning) or
+            ``sgd``. One epoch of ``sgd`` without ``clip`` is FedSGD, and computed without any
+            copy of the network.
+        learning_rate: of the optimiser.
+        weight_decay: decoupled, on matrices only.
+        clip: norm to which a user's gradient is clipped at every step; 0 does not clip.
+        windows: newest windows of ``max_length`` events that a user trains on.
+        negatives: items drawn uniformly that a user's softmax is over, besides its own, anew every
+            round; 0 means the whole catalog. The sum over drawn items is weighted by their odds,
+            so that it estimates the whole catalog's without bias.
+    """
+
+    epochs: int = Field(default=5, ge=1)
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=5.0, ge=0)
+    windows: int = Field(default=4, ge=1)
+    negatives: int = Field(default=256, ge=0)
+
+
+class ServerConfig(Part):
+    """What the server makes of the mean update.
+
+    Attributes:
+        optimizer: ``average`` adds ``learning_rate`` times the mean update (FedAvg at 1.0);
+            ``adam`` takes it for a gradient (FedAdam; Reddi et al., ICLR 2021).
+        learning_rate: see above.
+        momentum: of ``average``; the first beta of ``adam``.
+        second: the second beta of ``adam``.
+        epsilon: of ``adam``; large values keep rarely touched items from leaping.
+    """
+
+    optimizer: Literal["average", "adam"] = "average"
+    learning_rate: float = Field(default=1.0, gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    second: float = Field(default=0.99, ge=0, lt=1)
+    epsilon: float = Field(default=1e-4, gt=0)
+
+
+class PrivacyConfig(Part):
+    """Differential privacy of a user's whole update.
+
+    Attributes:
+        clip: norm to which every user's update of a round is clipped; 0 means no privacy.
+        noise: standard deviation of the Gaussian noise, in units of ``clip``.
+        where: ``server`` adds it once to the sum (users trust nodes and server to do so),
+            ``client`` adds it to every user's update before it leaves.
+        delta: of the (epsilon, delta) that is reported.
+    """
+
+    clip: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.0, ge=0)
+    where: Literal["server", "client"] = "server"
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _noise_needs_a_clip(self) -> Self:
+        if self.noise and not self.clip:
+            raise ValueError(
+                f"noise = {self.noise} needs a clip above 0, or one user could weigh any amount"
+            )
+        return self
+
+
+class RobustConfig(Part):
+    """How the updates of nodes become one.
+
+    Attributes:
+        rule: ``mean``; ``median`` of every coordinate; ``trimmed`` mean of every coordinate;
+            ``krum``, the update that is nearest to the others (Blanchard et al., 2017).
+        share: of nodes that may be hostile: so much is cut off at either end (``trimmed``), and so
+            many neighbours do not count (``krum``).
+        keep: updates that ``krum`` averages (Multi-Krum above 1).
+    """
+
+    rule: Literal["mean", "median", "trimmed", "krum"] = "mean"
+    share: float = Field(default=0.2, ge=0, lt=0.5)
+    keep: int = Field(default=1, ge=1)
+
+
+class AttackConfig(Part):
+    """Hostile clients, to test against.
+
+    Attributes:
+        kind: ``noise`` sends noise of ``scale`` times the norm of its own update, ``flip`` the
+            update times ``-scale``, ``scale`` the update times ``scale``; ``promote`` puts
+            ``item`` after every event of its history and sends the update times ``scale``.
+        share: of clients that are hostile, the same ones in every round.
+        scale: see above.
+        item: number of the promoted item in the catalog.
+    """
+
+    kind: Literal["none", "noise", "flip", "scale", "promote"] = "none"
+    share: float = Field(default=0.1, ge=0, le=1)
+    scale: float = Field(default=1.0, gt=0)
+    item: int = Field(default=0, ge=0)
+
+
+class FaultsConfig(Part):
+    """Clients that fail, to test against.
+
+    Attributes:
+        drop: odds that a client that was asked does not answer.
+        late: odds that it answers after the round has ended: its update is thrown away.
+    """
+
+    drop: float = Field(default=0.0, ge=0, lt=1)
+    late: float = Field(default=0.0, ge=0, lt=1)
+
+
+class FederatedConfig(Part):
+    """What every federated method has.
+
+    Attributes:
+        rounds: of training.
+        clients: odds that a client (one user) takes part in a round.
+        nodes: number of nodes that the users are dealt to in a simulation; 0 makes every user a
+            node of its own.
+        min_clients: replies, in users, that a round needs; with fewer it is asked again.
+        wait: seconds that a round waits for replies; what comes later is thrown away.
+        retries: times that a round is asked again before the federation stops.
+        weighting: ``uniform`` gives every user of a round one vote, ``events`` as many as it has
+            events to predict.
+        held_out: share of users that never train, to evaluate on.
+        evaluate_every: rounds between evaluations.
+        evaluate_queries: validation queries used, a fixed random part when there are more.
+        client_evaluation: nodes measure on their own users' newest event too, and send sums.
+        metric: validation metric that chooses the best round.
+        memory: MB that copies of networks may take on a node.
+        local: training on a client.
+        server: the server's step.
+        privacy: clipping and noise.
+        robust: aggregation against hostile nodes.
+        attack: hostile clients.
+        faults: failing clients.
+    """
+
+    rounds: int = Field(default=60, ge=1)
+    clients: float = Field(default=0.1, gt=0, le=1)
+    nodes: int = Field(default=2, ge=0)
+    min_clients: int = Field(default=1, ge=1)
+    wait: float = Field(default=600.0, gt=0)
+    retries: int = Field(default=3, ge=0)
+    weighting: Literal["uniform", "events"] = "uniform"
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    evaluate_every: int = Field(default=5, ge=1)
+    evaluate_queries: int = Field(default=2_000, ge=1)
+    client_evaluation: bool = False
+    metric: str = "ndcg@10"
+    memory: int = Field(default=256, ge=1)
+    local: LocalConfig = LocalConfig()
+    server: ServerConfig = ServerConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    robust: RobustConfig = RobustConfig()
+    attack: AttackConfig = AttackConfig()
+    faults: FaultsConfig = FaultsConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        parse_metric(self.metric)
+        if self.privacy.noise and self.weighting != "uniform":
+            raise ValueError(
+                "privacy.noise needs weighting = uniform: a vote by events would tell their number"
+            )
+        if self.privacy.noise and self.client_evaluation:
+            raise ValueError(
+                "client_evaluation sends sums without noise, which epsilon does not cover. Leave "
+                "one of them out"
+            )
+        if self.privacy.noise and self.robust.rule != "mean":
+            raise ValueError(
+                f"privacy.noise is accounted for a mean; robust.rule = {self.robust.rule} has no "
+                "epsilon here. Leave one of them out"
+            )
+        return self

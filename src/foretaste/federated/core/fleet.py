@@ -1,0 +1,94 @@
+"""The nodes as the server sees them, and the simplest of fleets: nodes in this process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from foretaste.errors import InputError
+from foretaste.federated.core.messages import Order, Reply, decode, encode
+from foretaste.federated.core.node import Node
+from foretaste.federated.core.randomness import uniform, user_keys
+
+LATE = 21
+
+
+class Delivery(NamedTuple):
+    """What came back of one order.
+
+    Attributes:
+        node: whose.
+        reply: None when none came or it could not be read.
+        problem: why not, one line.
+        down: bytes of the order as it was sent.
+        up: bytes of the reply as it came.
+    """
+
+    node: str
+    reply: Reply | None
+    problem: str = ""
+    down: int = 0
+    up: int = 0
+
+
+class Fleet(ABC):
+    """Nodes that can be asked."""
+
+    @abstractmethod
+    def nodes(self) -> Sequence[str]:
+        """Names of the nodes that can be asked now, in an order that does not change."""
+
+    @abstractmethod
+    def ask(self, orders: Mapping[str, Order], wait: float) -> Iterable[Delivery]:
+        """Send each node its order; give what comes back within ``wait`` seconds.
+
+        A delivery for every order, in any order; late ones have no reply.
+        """
+
+    @abstractmethod
+    def size(self, order: Order) -> int:
+        """Bytes of an order as this fleet sends it."""
+
+
+class LocalFleet(Fleet):
+    """Nodes in this process. Messages pass as bytes, as they would over a wire."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        """``nodes`` need names of their own."""
+        self._nodes = {node.name: node for node in nodes}
+
+    def nodes(self) -> Sequence[str]:
+        """As of ``Fleet``."""
+        return list(self._nodes)
+
+    def ask(self, orders: Mapping[str, Order], wait: float) -> Iterator[Delivery]:
+        """As of ``Fleet``; nothing is ever late but by ``faults.late``."""
+        del wait
+        sent: dict[int, bytes] = {}
+        for name, order in orders.items():
+            content = sent.get(id(order)) or encode(order)
+            sent[id(order)] = content  # one order to many nodes is one string of bytes
+            yield self._deliver(self._nodes[name], content, order.round)
+
+    def size(self, order: Order) -> int:
+        """As of ``Fleet``."""
+        return len(encode(order))
+
+    def _deliver(self, node: Node, content: bytes, round: int) -> Delivery:
+        try:
+            order = decode(content, node.name)
+            assert isinstance(order, Order)
+            answer = encode(node.answer(order))
+            if is_late(node.name, round, node.config.faults.late):
+                return Delivery(node.name, None, "too late", len(content), len(answer))
+            reply = decode(answer, node.name)
+            assert isinstance(reply, Reply)
+        except InputError as error:
+            return Delivery(node.name, None, str(error), len(content))
+        return Delivery(node.name, reply, "", len(content), len(answer))
+
+
+def is_late(node: str, round: int, odds: float) -> bool:
+    """Whether a node is late in a round, by chance; for tests of stragglers."""
+    return bool(odds) and bool(uniform(user_keys([node]), round, LATE)[0] < odds)

@@ -1,0 +1,71 @@
+"""What came down and is kept at a node, so that it travels only when it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from foretaste.errors import InputError
+from foretaste.federated.core.boundary import Arrays
+from foretaste.recommenders.core.storage import read_arrays, write_arrays
+
+FILE = "kept.safetensors"
+
+
+class KeptArrays:
+    """Arrays by name, and which users of the node have had them.
+
+    A node of one user would have got an array when it first took part after it changed. So that
+    bytes can be counted for each user, a node of many remembers who has had it.
+    """
+
+    def __init__(self, folder: Path | None, users: int) -> None:
+        """Without a folder all stays in memory."""
+        self.folder, self.users = folder, users
+        self._memory: Arrays = {}
+
+    def put(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep these in place of older ones of the names; no user has had them."""
+        state = self._read()
+        for name, array in arrays.items():
+            state[f"array/{name}"] = array
+            state[f"had/{name}"] = np.zeros(self.users, bool)
+        self._write(state)
+
+    def take(self, names: Sequence[str], place: str) -> Arrays:
+        """The arrays of these names.
+
+        Raises:
+            InputError: when one is not here, as on a device that is new.
+        """
+        state = self._read()
+        for name in names:
+            if f"array/{name}" not in state:
+                raise InputError(f'{place}: "{name}" was not kept here. Send it again.')
+        return {name: state[f"array/{name}"] for name in names}
+
+    def count_new(self, names: Sequence[str], rows: np.ndarray) -> dict[str, int]:
+        """How many of the users ``rows`` had not had each array; now they have."""
+        state = self._read()
+        counts = {}
+        for name in names:
+            had = state[f"had/{name}"] = state[f"had/{name}"].copy()
+            counts[name] = int((~had[rows]).sum())
+            had[rows] = True
+        self._write(state)
+        return counts
+
+    def _read(self) -> Arrays:
+        if self.folder is None:
+            return self._memory
+        path = self.folder / FILE
+        return read_arrays(path) if path.exists() else {}
+
+    def _write(self, state: Arrays) -> None:
+        if self.folder is None:
+            self._memory = state
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_arrays(self.folder / FILE, state)

@@ -1,0 +1,253 @@
+"""A node: the histories of its users, their local training, and the boundary they do not cross."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
+from foretaste.federated.core.attacks import hostile, spoilt, spoilt_histories
+from foretaste.federated.core.base import FederatedMethod, LocalUsers
+from foretaste.federated.core.boundary import Arrays, Declared, check
+from foretaste.federated.core.kept import KeptArrays
+from foretaste.federated.core.local_training import chunks
+from foretaste.federated.core.messages import PROTOCOL, Order, Reply, check_protocol
+from foretaste.federated.core.personal import PersonalStore
+from foretaste.federated.core.privacy import clipped, noisy
+from foretaste.federated.core.randomness import hashed, uniform
+from foretaste.federated.core.updates import Updates, zeros
+from foretaste.metrics import query_metrics, target_positions
+
+TAKES_PART, DROPS, HELD_OUT = 11, 12, 13
+"""Places of hashes by which users are chosen."""
+MEASURED = ("ndcg@10", "hr@10")
+USERS, WEIGHT, LOSS, ASKED = "count/users", "count/votes", "figure/loss", "count/asked"
+
+
+@dataclass(frozen=True)
+class NodeUsers:
+    """The users of a node.
+
+    Attributes:
+        keys: uint64 ``[users]``, a hash of each user's id.
+        histories: what they did and may train on.
+        targets: what each is asked for in evaluation, maybe nothing; None leaves every user's
+            newest event out of training and asks for it.
+        unknown: events that were left out, since their items are not in the catalog.
+    """
+
+    keys: np.ndarray
+    histories: Sequences
+    targets: Sequences | None = None
+    unknown: int = 0
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class Node:
+    """Answers orders. All randomness is a hash of seed, round and user.
+
+    Attributes:
+        method: what it runs.
+        users: whose data it holds.
+        name: for messages.
+        folder: where personal arrays and kept arrays stay; None keeps them in memory.
+        secret: of its noise.
+    """
+
+    method: FederatedMethod
+    users: NodeUsers
+    name: str = "node"
+    folder: Path | None = None
+    secret: int = field(default_factory=lambda: secrets.randbits(64))
+
+    def __post_init__(self) -> None:
+        """Reads nothing yet."""
+        self.config, seed = self.method.config, self.method.world.seed
+        self.store = PersonalStore(self.method.personal(), self.users.keys, self.folder)
+        self.kept = KeptArrays(self.folder, len(self.users))
+        self.bad = hostile(self.users.keys, self.config.attack, seed)
+        self.histories, self.targets = self._held_back()
+
+    def answer(self, order: Order) -> Reply:
+        """The reply to an order.
+
+        Raises:
+            InputError: when the order is of another protocol or does not hold what was declared,
+                or when what would leave is not what was declared (a loss that is no number, say).
+        """
+        place = f"{self.name}, round {order.round}"
+        check_protocol(order, place)
+        received = self._complete(order, place)
+        arrays = (
+            self._train(received, order)
+            if order.kind == "train"
+            else self._measure(received, order)
+        )
+        check(arrays, going_up(self.method, order.kind), place)
+        return Reply(order.kind, order.round, PROTOCOL, arrays)
+
+    def _complete(self, order: Order, place: str) -> Arrays:
+        """What came down, with what was kept from earlier rounds."""
+        declared = self.method.down()
+        received = dict(order.arrays)
+        absent = [one.name for one in declared if one.kept and one.name not in received]
+        if absent:
+            received |= self.kept.take(absent, place)
+        check(received, declared, place)
+        new = {
+            one.name: received[one.name]
+            for one in declared
+            if one.name in order.arrays and one.kept
+        }
+        if new:
+            self.kept.put(new)
+        return received
+
+    def _train(self, received: Arrays, order: Order) -> Arrays:
+        method, config = self.method, self.config
+        rows = self._taking_part(order)
+        draws = hashed(self.users.keys, method.world.seed, order.round)
+        personal, known = self.store.before(order.round)
+        fresh = rows[~known[rows]]
+        for name, array in method.first_personal(draws[fresh]).items():
+            personal[name][fresh] = array
+        sums = zeros({one.name: one.shape for one in method.up()})
+        votes, losses = 0.0, 0.0
+        each = bool(config.privacy.clip) or config.attack.kind != "none"
+        costs = method.cost(self.histories.lengths[rows])
+        for group in chunks(costs, config.memory):
+            of = rows[group]
+            users = LocalUsers(
+                self.users.keys[of],
+                draws[of],
+                spoilt_histories(self.histories.take(of), self.bad[of], config.attack),
+                {name: array[of] for name, array in personal.items()},
+            )
+            trained = method.train(received, users, order.round, each=each)
+            losses += float(trained.losses.double().sum())
+            votes += trained.weight if not config.privacy.clip else len(of)
+            for name, array in trained.personal.items():
+                personal[name][of] = array
+            self._add(trained.updates, users, self.bad[of], sums)
+        known[rows] = True
+        self.store.after(order.round, personal, known)
+        noise = config.privacy.noise
+        if noise and config.privacy.where == "client" and len(rows):
+            sums = noisy(sums, config.privacy, len(rows), (self.secret, order.round))
+        counts = {USERS: np.array(len(rows), np.int64), WEIGHT: np.array(votes, np.float64)}
+        if not noise:
+            counts[LOSS] = np.array(losses, np.float64)
+        return sums | counts | self._fresh(rows)
+
+    def _add(self, updates: Updates, users: LocalUsers, bad: np.ndarray, sums: Arrays) -> None:
+        """Spoil what hostile users send, clip, and add up."""
+        config = self.config
+        if extra := sorted(set(updates.parts) - set(sums)):
+            raise InputError(
+                f'{self.name}: {self.method.name} made "{extra[0]}", which is not on its list of '
+                "what may go up, so nothing was sent. Declare it in up()."
+            )
+        parts = [updates]
+        if bad.any():
+            index = torch.from_numpy(bad)
+            wrong = spoilt(updates.pick(index), users.draws[bad], config.attack)
+            parts = [updates.pick(~index), wrong]
+        for part in parts:
+            (clipped(part, config.privacy) if config.privacy.clip else part).add_to(sums)
+
+    def _measure(self, received: Arrays, order: Order) -> Arrays:
+        """Sums of metrics over users who have something to be asked for."""
+        rows = np.flatnonzero((self.targets.lengths > 0) & (self.histories.lengths > 0))
+        rows = rows[~self.held_out[rows]]
+        personal, known = self.store.before(order.round + 1)
+        draws = hashed(self.users.keys, self.method.world.seed, order.round)
+        fresh = rows[~known[rows]]
+        for name, array in self.method.first_personal(draws[fresh]).items():
+            personal[name][fresh] = array
+        totals: dict[str, float] = dict.fromkeys(MEASURED, 0.0)
+        for first in range(0, len(rows), 256):
+            of = rows[first : first + 256]
+            histories, targets = self.histories.take(of), self.targets.take(of)
+            users = LocalUsers(
+                self.users.keys[of],
+                draws[of],
+                histories,
+                {name: array[of] for name, array in personal.items()},
+            )
+            scores = self.method.scores(received, users)
+            scores[
+                torch.from_numpy(histories.rows), torch.from_numpy(histories.items).long()
+            ] = -torch.inf
+            positions = target_positions(scores, targets.rows, targets.items)
+            found = query_metrics(positions, targets.rows, len(of), MEASURED)
+            for name, values in found.items():
+                totals[name] += float(values.sum())
+        return {ASKED: np.array(len(rows), np.int64)} | {
+            f"figure/{name}": np.array(value, np.float64) for name, value in totals.items()
+        }
+
+    def _taking_part(self, order: Order) -> np.ndarray:
+        """Rows of the users who train in a round: sampled, with two events, and not dropped."""
+        keys, seed = self.users.keys, self.method.world.seed
+        chosen = uniform(keys, seed, order.round, TAKES_PART) < order.clients
+        chosen &= uniform(keys, seed, order.round, DROPS) >= self.config.faults.drop
+        return np.flatnonzero(chosen & (self.histories.lengths > 1) & ~self.held_out)
+
+    @property
+    def held_out(self) -> np.ndarray:
+        """Users that never train, bool ``[users]``."""
+        return held_out(self.users.keys, self.config.held_out, self.method.world.seed)
+
+    def _held_back(self) -> tuple[Sequences, Sequences]:
+        histories, targets = self.users.histories, self.users.targets
+        if targets is not None or not self.config.client_evaluation:
+            none = Sequences(np.empty(0, np.int32), np.zeros(len(histories) + 1, np.int64))
+            return histories, none if targets is None else targets
+        newest = histories.last(1).where(histories.lengths[histories.last(1).rows] > 1)
+        keep = np.ones(histories.events, bool)
+        keep[histories.offsets[1:][histories.lengths > 1] - 1] = False
+        return histories.where(keep), newest
+
+    def _fresh(self, rows: np.ndarray) -> Arrays:
+        """How many of the users who took part had not got what is kept, and get it now."""
+        names = [one.name for one in self.method.down() if one.kept]
+        counts = self.kept.count_new(names, rows) if names else {}
+        return {f"count/new/{name}": np.array(count, np.int64) for name, count in counts.items()}
+
+
+def held_out(keys: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which users never train, bool ``[users]``: a hash, so the server can tell them too."""
+    return uniform(keys, seed, HELD_OUT) < share
+
+
+def going_up(method: FederatedMethod, kind: str) -> tuple[Declared, ...]:
+    """All that a node may send in answer to an order of this kind."""
+    if kind == "evaluate":
+        asked = Declared(ASKED, "int64", (), "users who were measured", "to divide by")
+        return (asked, *(_measured(name) for name in MEASURED))
+    counts = [
+        Declared(USERS, "int64", (), "users who trained", "to know whether enough took part"),
+        Declared(WEIGHT, "float64", (), "sum of their votes", "to divide by"),
+    ]
+    if not method.config.privacy.noise:
+        meaning = "training loss of what came down, summed over users"
+        counts.append(Declared(LOSS, "float64", (), meaning, "to see that learning goes on"))
+    for one in method.down():
+        if one.kept:
+            meaning = f"users who did not have {one.name} yet"
+            counts.append(
+                Declared(f"count/new/{one.name}", "int64", (), meaning, "to measure bytes down")
+            )
+    return (*method.up(), *counts)
+
+
+def _measured(name: str) -> Declared:
+    return Declared(f"figure/{name}", "float64", (), f"{name}, summed over users", "evaluation")

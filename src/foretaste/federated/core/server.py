@@ -1,0 +1,373 @@
+"""The server: rounds, the rule of who counts, evaluation, and a checkpoint after every round."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from foretaste.errors import InputError
+from foretaste.federated.core.aggregation import aggregate
+from foretaste.federated.core.base import FederatedMethod, Sums
+from foretaste.federated.core.boundary import Arrays, check
+from foretaste.federated.core.fleet import Delivery, Fleet
+from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply, check_protocol
+from foretaste.federated.core.node import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
+from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
+from foretaste.progress import Progress, Silent
+from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.storage import read_arrays_about, write_arrays
+
+CHECKPOINT = "federation.safetensors"
+Evaluate = Callable[[Recommender], dict[str, float]]
+"""Figures of a recommender by name; ``valid`` chooses the best round."""
+
+
+class Round(NamedTuple):
+    """What one round came to.
+
+    Attributes:
+        round: from 1.
+        users: who took part.
+        nodes: that answered.
+        problems: nodes that did not, by reason.
+        loss: training loss of what came down, mean over users; None when it may not be told.
+        seconds: of the whole round.
+        down: bytes that one client receives, from the serialised order.
+        up: bytes that one client sends, from the serialised reply.
+        wire_down: bytes sent to all nodes together.
+        wire_up: bytes that came from all nodes.
+        figures: of evaluation at the server, by name; empty when it was not due.
+        on_clients: of evaluation at the clients, means over users; empty likewise.
+    """
+
+    round: int
+    users: int
+    nodes: int
+    problems: dict[str, int]
+    loss: float | None
+    seconds: float
+    down: float
+    up: float
+    wire_down: int
+    wire_up: int
+    figures: dict[str, float]
+    on_clients: dict[str, float]
+
+
+@dataclass
+class Progressed:
+    """What decides the rest of a federation."""
+
+    state: Arrays
+    next_round: int = 1
+    best: Arrays = field(default_factory=dict)
+    best_round: int | None = None
+    best_value: float | None = None
+    curve: list[Round] = field(default_factory=list)
+    secret: int = field(default_factory=lambda: secrets.randbits(64))
+
+
+class Server:
+    """Runs the rounds of one federation over a fleet.
+
+    With a folder, a checkpoint is written after every round, and a server that was killed goes on
+    from its last whole round. A round counts when at least ``min_clients`` users took part; nodes
+    that failed are asked again up to ``retries`` times; replies that are late, damaged, of another
+    protocol or not as declared are left out. If all nodes answered and still too few users took
+    part (sampling is by chance), the state stays as it is and the next round begins.
+    """
+
+    def __init__(
+        self,
+        method: FederatedMethod,
+        fleet: Fleet,
+        *,
+        clients: int,
+        folder: Path | None = None,
+        evaluate: Evaluate | None = None,
+        progress: Progress | None = None,
+        log: Callable[..., None] | None = None,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            method: what is run.
+            fleet: over whom.
+            clients: users of the federation, as far as known; privacy divides by the number that
+                is expected to take part instead of the number that did.
+            folder: where the checkpoint lies; None keeps none.
+            evaluate: figures of a recommender; None never evaluates at the server.
+            progress: who is told.
+            log: called with facts worth keeping.
+
+        Raises:
+            InputError: when the folder holds a checkpoint of something else.
+        """
+        self.method, self.fleet, self.clients = method, fleet, clients
+        self.config = method.config
+        self.folder, self.evaluate = folder, evaluate
+        self.progress, self.log = progress or Silent(), log or _nothing
+        self.now = self._resume() or Progressed(method.start())
+        self.held: dict[str, dict[str, str]] = {}
+
+    def run(self) -> Progressed:
+        """All rounds that are left; the best state is in ``best`` (the last without evaluation).
+
+        Raises:
+            InputError: when no node answers any more; the checkpoint is of the last whole round.
+        """
+        with self.progress.task("federating", self.config.rounds) as task:
+            task.advance(self.now.next_round - 1)
+            while self.now.next_round <= self.config.rounds:
+                done = self.step()
+                task.advance(1, _note(done, self.config.metric))
+        if not self.now.best:
+            self.now.best, self.now.best_round = _model(self.now.state), self.config.rounds
+        return self.now
+
+    def step(self) -> Round:
+        """One round."""
+        begin, number, config = time.perf_counter(), self.now.next_round, self.config
+        deliveries, sums, loss = self._gather(number)
+        if sums.users >= config.min_clients and sums.weight:
+            sums = self._private(sums, number)
+            self.now.state = self.method.next_state(self.now.state, sums, number)
+        figures, on_clients = self._evaluate(number)
+        down, up = self._per_client(deliveries, sums.users)
+        done = Round(
+            round=number,
+            users=sums.users,
+            nodes=sum(one.reply is not None for one in deliveries),
+            problems=_problems(deliveries),
+            loss=loss,
+            seconds=time.perf_counter() - begin,
+            down=down,
+            up=up,
+            wire_down=sum(one.down for one in deliveries),
+            wire_up=sum(one.up for one in deliveries),
+            figures=figures,
+            on_clients=on_clients,
+        )
+        self.now.curve.append(done)
+        self.now.next_round += 1
+        self._save()
+        self.log("round", **done._asdict())
+        return done
+
+    def spent(self) -> float | None:
+        """Epsilon of the rounds so far; None without noise."""
+        privacy = self.config.privacy
+        rounds = self.now.next_round - 1
+        if not privacy.noise:
+            return None
+        if privacy.where == "client":
+            return local_epsilon(privacy.noise, rounds, privacy.delta)
+        return epsilon(privacy.noise, self.config.clients, rounds, privacy.delta)
+
+    def _gather(self, number: int) -> tuple[list[Delivery], Sums, float | None]:
+        """Ask until enough users took part, every node answered, or patience is over."""
+        answered: dict[str, Delivery] = {}
+        failed: list[Delivery] = []
+        for attempt in range(self.config.retries + 1):
+            nodes = [name for name in self.fleet.nodes() if name not in answered]
+            for one in self._ask("train", number, nodes):
+                if one.reply is None:
+                    failed.append(one)
+                    self.held.pop(one.node, None)  # it may have lost what it kept
+                    self.log("left out", round=number, node=one.node, problem=one.problem)
+                else:
+                    answered[one.node] = one
+            users = sum(int(_reply(one).arrays[USERS]) for one in answered.values())
+            waiting = [name for name in self.fleet.nodes() if name not in answered]
+            if answered and (users >= self.config.min_clients or not waiting):
+                break
+            if attempt == self.config.retries:
+                raise InputError(self._gone(number, len(answered), users, failed))
+        ordered = [answered[name] for name in sorted(answered)]
+        parts = [self._sums(_reply(one)) for one in ordered]
+        losses = [float(_reply(one).arrays[LOSS]) for one in ordered if LOSS in _reply(one).arrays]
+        total = aggregate(parts, self.config.robust)
+        told = losses and total.users
+        return [*ordered, *failed], total, math.fsum(losses) / total.users if told else None
+
+    def _ask(self, kind: Kind, number: int, nodes: list[str]) -> list[Delivery]:
+        """Orders to nodes; replies that are not as declared become problems."""
+        whole = self.method.to_send(self.now.state, number)
+        check(whole, self.method.down(), f"server, round {number}")
+        kept = {one.name for one in self.method.down() if one.kept}
+        prints = {name: _fingerprint(whole[name]) for name in kept}
+        orders: dict[frozenset[str], Order] = {}
+        asked = {}
+        for node in nodes:
+            has = self.held.get(node, {})
+            absent = frozenset(name for name in kept if has.get(name) == prints[name])
+            if absent not in orders:
+                arrays = {name: array for name, array in whole.items() if name not in absent}
+                orders[absent] = Order(kind, number, PROTOCOL, self.config.clients, arrays)
+            asked[node] = orders[absent]
+            self.held[node] = dict(prints)
+        declared = going_up(self.method, kind)
+        checked = []
+        for one in self.fleet.ask(asked, self.config.wait):
+            try:
+                if one.reply is not None:
+                    place = f"{one.node}, round {number}"
+                    check_protocol(one.reply, place)
+                    if (one.reply.kind, one.reply.round) != (kind, number):
+                        raise InputError(f"{place}: a reply to round {one.reply.round} came late.")
+                    check(one.reply.arrays, declared, place)
+            except InputError as error:
+                one = one._replace(reply=None, problem=str(error))
+            checked.append(one)
+        return checked
+
+    def _sums(self, reply: Reply) -> Sums:
+        arrays = {one.name: reply.arrays[one.name] for one in self.method.up()}
+        return Sums(arrays, float(reply.arrays[WEIGHT]), int(reply.arrays[USERS]))
+
+    def _private(self, sums: Sums, number: int) -> Sums:
+        """With noise: the noise of the server, and division by what does not depend on data."""
+        privacy = self.config.privacy
+        if not privacy.noise:
+            return sums
+        arrays = sums.arrays
+        if privacy.where == "server":
+            arrays = noisy(arrays, privacy, 1.0, (self.now.secret, number))
+        return Sums(arrays, max(1.0, self.config.clients * self.clients), sums.users)
+
+    def _evaluate(self, number: int) -> tuple[dict[str, float], dict[str, float]]:
+        config, now = self.config, self.now
+        if number % config.evaluate_every and number != config.rounds:
+            return {}, {}
+        figures, on_clients = {}, {}
+        if self.evaluate is not None:
+            figures = self.evaluate(self.method.recommender(now.state))
+        if config.client_evaluation:
+            on_clients = self._ask_clients(number)
+        value = figures.get("valid", on_clients.get(config.metric))
+        if value is not None and (now.best_value is None or value > now.best_value):
+            now.best_value, now.best_round, now.best = value, number, _model(now.state)
+        return figures, on_clients
+
+    def _ask_clients(self, number: int) -> dict[str, float]:
+        replies = [one.reply for one in self._ask("evaluate", number, list(self.fleet.nodes()))]
+        found = [one.arrays for one in replies if one is not None]
+        users = sum(int(one[ASKED]) for one in found)
+        if not users:
+            return {}
+        return {
+            name: math.fsum(float(one[f"figure/{name}"]) for one in found) / users
+            for name in MEASURED
+        }
+
+    def _per_client(self, deliveries: list[Delivery], users: int) -> tuple[float, float]:
+        """Bytes down and up of a client: those of a node of one user in its place.
+
+        A message of a node has the arrays of one user's, so its bytes are the same. What is kept
+        was sent for those users only who did not have it.
+        """
+        answered = [one for one in deliveries if one.reply is not None]
+        if not answered:
+            return 0.0, 0.0
+        kept = {one.name: one.bytes for one in self.method.down() if one.kept}
+        whole = self.method.to_send(self.now.state, self.now.next_round)
+        arrays = {name: array for name, array in whole.items() if name not in kept}
+        order = Order("train", self.now.next_round, PROTOCOL, self.config.clients, arrays)
+        down = float(self.fleet.size(order))
+        for name, size in kept.items():
+            new = sum(int(_reply(one).arrays[f"count/new/{name}"]) for one in answered)
+            down += size * new / max(users, 1)
+        return down, float(max(one.up for one in answered))
+
+    def _gone(self, number: int, nodes: int, users: int, failed: list[Delivery]) -> str:
+        why = f" The last problem: {failed[-1].problem}" if failed else ""
+        way = f" Go on later: foretaste resume {self.folder}." if self.folder else ""
+        return (
+            f"round {number}: {users} clients of {nodes} nodes answered, "
+            f"{self.config.min_clients} are needed.{why} Rounds up to {number - 1} are kept.{way}"
+        )
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        now = self.now
+        arrays = {f"state/{name}": array for name, array in now.state.items()}
+        arrays |= {f"best/{name}": array for name, array in now.best.items()}
+        about: dict[str, Any] = {
+            "method": self.method.name,
+            "next_round": now.next_round,
+            "best_round": now.best_round,
+            "best_value": now.best_value,
+            "secret": now.secret,
+            "curve": [list(one) for one in now.curve],
+        }
+        write_arrays(self.folder / CHECKPOINT, arrays, about)
+
+    def _resume(self) -> Progressed | None:
+        if self.folder is None or not (self.folder / CHECKPOINT).exists():
+            return None
+        path = self.folder / CHECKPOINT
+        arrays, about = read_arrays_about(path)
+        try:
+            if about.pop("method") != self.method.name:
+                raise ValueError("it is of another method")
+            curve = [Round(*one) for one in about.pop("curve")]
+            state = _part(arrays, "state/")
+            check(self.method.to_send(state, about["next_round"]), self.method.down(), str(path))
+            return Progressed(state, curve=curve, best=_part(arrays, "best/"), **about)
+        except (KeyError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:150]
+            raise InputError(
+                f"{path}: not a checkpoint of this federation ({reason}). Delete it to begin anew."
+            ) from error
+
+
+def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
+    }
+
+
+def _model(state: Arrays) -> Arrays:
+    """A state without the moments of the server's optimiser."""
+    return {name: array for name, array in state.items() if not name.startswith("server/")}
+
+
+def _reply(delivery: Delivery) -> Reply:
+    assert delivery.reply is not None
+    return delivery.reply
+
+
+def _problems(deliveries: list[Delivery]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in deliveries:
+        if one.reply is None:
+            counts[one.problem] = counts.get(one.problem, 0) + 1
+    return counts
+
+
+def _fingerprint(array: np.ndarray) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _note(done: Round, metric: str) -> str:
+    loss = "" if done.loss is None else f"loss {done.loss:.3f} "
+    valid = f"{metric} {done.figures['valid']:.4f} " if "valid" in done.figures else ""
+    return f"{loss}{valid}({done.users / max(done.seconds, 1e-9):,.0f} clients/s)"
+
+
+def _nothing(event: str, **facts: Any) -> None:
+    del event, facts

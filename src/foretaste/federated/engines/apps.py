@@ -1,0 +1,143 @@
+"""The two halves of the Flower app: what runs at the server, what runs at a node.
+
+The same halves run in a simulation and in a deployment. Where the run folder lies is ``plan`` of
+the run's configuration at the server, and of the node's configuration at a node; a node that has
+none (as in a simulation) reads the server's.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foretaste.data.catalog import Catalog
+from foretaste.errors import InputError
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.run_folder import RunFolder
+from foretaste.experiments.running import split_dataset
+from foretaste.federated.core.base import FederatedMethod
+from foretaste.federated.core.messages import Kind, Order
+from foretaste.federated.core.node import Node
+from foretaste.federated.engines.flower import FlowerFleet, from_records, problem, to_records
+from foretaste.federated.gathering import dealt_node, node_count, read_users
+from foretaste.federated.plan import Plan
+from foretaste.federated.running import NODES, server_of
+from foretaste.progress import Progress
+
+if TYPE_CHECKING:
+    from flwr.app import Context, Message
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
+
+    from foretaste.data.split import Split
+
+
+def make_server_app(folder: Path | None = None, progress: Progress | None = None) -> ServerApp:
+    """The server of the federation of a run folder; by default that of ``plan`` in the run's
+    configuration. What it comes to lies in the folder's checkpoint.
+    """
+    from flwr.serverapp import ServerApp
+
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        place = folder or Path(str(context.run_config["plan"]))
+        run = RunFolder.open(place)
+        plan, split = prepared(str(place))
+        expected = node_count(split, plan.config.nodes)
+        fleet = FlowerFleet(grid, expected, plan.config.wait)
+        try:
+            server_of(plan, split, run, fleet, progress).run()
+        except InputError as error:
+            run.log("stopped", problem=str(error))
+            raise
+
+    return app
+
+
+def make_client_app(folder: Path | None = None) -> ClientApp:
+    """What a node does with an order; see ``node_of`` for how it finds its users."""
+    from flwr.clientapp import ClientApp
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer(message, context, "train", folder)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return answer(message, context, "evaluate", folder)
+
+    return app
+
+
+def answer(message: Message, context: Context, kind: Kind, folder: Path | None) -> Message:
+    """The reply of a node; what went wrong comes back as one line instead."""
+    from flwr.app import Message
+
+    try:
+        order = from_records(message.content, kind, f"node {context.node_id}")
+        assert isinstance(order, Order)
+        content = to_records(node_of(context, folder).answer(order))
+    except InputError as error:
+        content = problem(str(error))
+    return Message(content, reply_to=message)
+
+
+def node_of(context: Context, folder: Path | None) -> Node:
+    """The node of a Flower context.
+
+    Its configuration has ``log``, a file of the users of this device, or ``partition-id``, the
+    number of its part of the recipe's data. ``plan`` is a folder with ``recipe.toml``,
+    ``federation.toml`` and ``catalog.parquet``; ``state`` a folder for what stays here.
+
+    Raises:
+        InputError: when it has neither, or files are missing.
+    """
+    config = context.node_config
+    place = str(config.get("plan") or folder or context.run_config.get("plan", ""))
+    if not place:
+        raise InputError(
+            'a node needs a plan: --node-config \'plan="RUN" log="my.csv"\', where RUN holds '
+            "recipe.toml, federation.toml and catalog.parquet."
+        )
+    if "log" in config:
+        state = str(config.get("state", "")) or None
+        return _own_node(place, str(config["log"]), state)
+    if "partition-id" not in config:
+        raise InputError(
+            "a node needs users: --node-config 'log=\"my.csv\"', or partition-id=0 and on for "
+            "parts of the recipe's own data."
+        )
+    return _dealt_node(place, int(config["partition-id"]))
+
+
+@lru_cache(maxsize=4)
+def prepared(place: str) -> tuple[Plan, Split]:
+    """A plan and its data, read once in a process."""
+    plan = Plan.open(Path(place))
+    return plan, split_dataset(load_dataset(plan.recipe.data), plan.recipe.split)
+
+
+@lru_cache(maxsize=4096)
+def _dealt_node(place: str, number: int) -> Node:
+    plan, split = prepared(place)
+    nodes = node_count(split, plan.config.nodes)
+    folder = Path(place)
+    return dealt_node(_method(place), split, number, nodes, folder / NODES)
+
+
+@lru_cache(maxsize=4)
+def _own_node(place: str, log: str, state: str | None) -> Node:
+    method = _method(place)
+    users = read_users(log, method.world.catalog)
+    return Node(method, users, f"node of {Path(log).name}", Path(state) if state else None)
+
+
+@lru_cache(maxsize=4)
+def _method(place: str) -> FederatedMethod:
+    folder = Path(place)
+    return Plan.open(folder).method(Catalog.load(folder / "catalog.parquet"), folder)

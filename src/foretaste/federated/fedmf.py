@@ -1,0 +1,356 @@
+"""FedMF: a table of item vectors is learnt together, a user's own vector never leaves the device.
+
+Chai et al., "Secure Federated Matrix Factorization" (IEEE Intelligent Systems 2020), for choices
+instead of ratings: the loss is the binary cross-entropy of what a user chose against items drawn
+at random, as in the methods that build on this one (``pfedrec``, ``rqfedrec``). Our decisions: the
+loss, the drawing, and gradient descent at the client with an adaptive step at the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from foretaste.errors import InputError
+from foretaste.federated.core.base import FederatedMethod, LocalUsers, Sums, Trained, World
+from foretaste.federated.core.boundary import Arrays, Declared
+from foretaste.federated.core.chosen_items import (
+    ChosenItems,
+    asked_by_items,
+    descend,
+    drawn_examples,
+    fit_heads,
+    scattered,
+    touched_rows,
+)
+from foretaste.federated.core.config import FederatedConfig, LocalConfig, Part, ServerConfig
+from foretaste.federated.core.randomness import hashed
+from foretaste.federated.core.server_step import server_step
+from foretaste.federated.core.updates import Rows, Updates
+from foretaste.recommenders.als import ALS
+from foretaste.recommenders.core.base import Recommender
+
+TABLE, TOUCHED, HEAD = "table", "touched", "head"
+"""Vectors that travel, how many touched each, and what stays with a user."""
+_HASHES = 8_101
+"""Keeps the places of hashed items apart from other hashes of item numbers."""
+
+
+class TableTraining(LocalConfig):
+    """How one user changes item vectors in a round: plain gradient descent.
+
+    Attributes:
+        epochs: steps, each over all examples of the user.
+        optimizer: only ``sgd``; the server's optimiser adapts the step.
+        learning_rate: of the mean loss over a user's examples.
+        negatives: items drawn uniformly for every event, anew in every round.
+    """
+
+    epochs: int = Field(default=1, ge=1)
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    learning_rate: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=0.0, ge=0)
+    negatives: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        if self.optimizer != "sgd" or self.weight_decay or self.windows != 4:
+            raise ValueError(
+                "item vectors are trained by plain gradient descent on all events: leave "
+                "optimizer, weight_decay and windows as they are, and set server.optimizer"
+            )
+        return self
+
+
+class HeadTraining(Part):
+    """How one user fits its own vector: Adam, begun afresh every time.
+
+    Attributes:
+        epochs: steps, each over all examples of the user.
+        learning_rate: of Adam.
+    """
+
+    epochs: int = Field(default=5, ge=1)
+    learning_rate: float = Field(default=0.05, gt=0)
+
+
+class TableServer(ServerConfig):
+    """FedAdam, since rows of a table are touched by very different numbers of clients."""
+
+    optimizer: Literal["average", "adam"] = "adam"
+    learning_rate: float = Field(default=0.02, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    epsilon: float = Field(default=1e-6, gt=0)
+
+
+class FedMFConfig(FederatedConfig):
+    """Of FedMF.
+
+    Attributes:
+        head: how a user fits its own vector; a device does it again before it answers.
+        regularization: half the squared length of that vector, times this, is added to its loss.
+        rows: 0 gives every item a row of the table; else items share so many rows by hash.
+        hashes: rows that a hashed item adds up.
+        average: ``all`` divides a row's sum by all clients of the round, ``touched`` by those
+            that touched the row (their number then goes up too).
+        spread: standard deviation of the first vectors.
+    """
+
+    clients: float = Field(default=1.0, gt=0, le=1)
+    rounds: int = Field(default=100, ge=1)
+    local: TableTraining = TableTraining()
+    server: TableServer = TableServer()
+    head: HeadTraining = HeadTraining()
+    regularization: float = Field(default=1e-3, ge=0)
+    rows: int = Field(default=0, ge=0)
+    hashes: int = Field(default=1, ge=1)
+    average: Literal["all", "touched"] = "all"
+    spread: float = Field(default=0.01, gt=0)
+
+
+class FedMF(FederatedMethod):
+    """Score = a user's own vector times the item's; both take their step from the same point.
+
+    The model of the recipe is ``als``: it gives the width, and answers for users whom the server
+    does not know by solving for the vector that fits their history (``ALS.fold_in``).
+    """
+
+    name = "fedmf"
+    Config = FedMFConfig
+    alternates = False
+    """Whether a user's own part is fitted before the items take their step."""
+    constant = 0
+    """Numbers of a head beside the item's width: 1 for one that also adds a constant."""
+
+    def __init__(self, config: FederatedConfig, world: World) -> None:
+        """``world.model`` must be ``als``."""
+        super().__init__(config, world)
+        if not isinstance(world.model, ALS):
+            raise InputError(
+                f"{self.name} trains item vectors without a network; {world.model.name} is not of "
+                "that kind. Choose --model als (model.factors is the width)."
+            )
+        self.model = world.model
+        self.dim: int = world.model.config.factors
+        self._made: tuple[Mapping[str, np.ndarray], Tensor] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Of the table that travels."""
+        return self.config.rows or self.items
+
+    def down(self) -> tuple[Declared, ...]:
+        """The table."""
+        what = "hashed item vectors" if self.config.rows else "vectors of all items"
+        shape = (self.rows, self.dim)
+        return (Declared(TABLE, "float32", shape, what, "a client scores and trains with them"),)
+
+    def up(self) -> tuple[Declared, ...]:
+        """The change of the table, and who touched its rows where that is asked for."""
+        change = Declared(
+            TABLE,
+            "float32",
+            (self.rows, self.dim),
+            "change of the table, summed over a node's users",
+            "the server moves the common table by the mean change",
+        )
+        if self.config.average == "all":
+            return (change,)
+        count = "users who touched each row of the table"
+        return (
+            change,
+            Declared(TOUCHED, "float32", (self.rows, 1), count, "to average a row over them"),
+        )
+
+    def personal(self) -> tuple[Declared, ...]:
+        """What makes a score of an item vector."""
+        shape = (self.dim + self.constant,)
+        return (Declared(HEAD, "float32", shape, "the user's own vector", "it is their taste"),)
+
+    def start(self) -> Arrays:
+        """Small random vectors."""
+        draws = np.random.default_rng([self.world.seed, 0])
+        table = self.config.spread * draws.standard_normal((self.rows, self.dim))
+        return {TABLE: table.astype(np.float32)}
+
+    def next_state(self, state: Arrays, sums: Sums, round: int) -> Arrays:
+        """The server's optimiser on the mean change, over all clients or over those who touched."""
+        del round
+        return server_step(state, {TABLE: self.averaged(sums)}, self.config.server)
+
+    def averaged(self, sums: Sums) -> np.ndarray:
+        """The change of the table that a round asks for, float32 ``[rows, dim]``."""
+        if self.config.average == "all":
+            return sums.mean()[TABLE]
+        touched = np.maximum(sums.arrays[TOUCHED], 1.0)  # nobody there: the sum is 0 too
+        return (sums.arrays[TABLE] / touched).astype(np.float32)
+
+    def table(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The table of what came down, float32 ``[rows, dim]``."""
+        return received[TABLE]
+
+    def codes(self, received: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Rows of the table that an item adds up, int64 ``[items, L]``; None: its own row."""
+        del received
+        if not self.config.rows:
+            return None
+        items = np.arange(self.items).astype(np.uint64)
+        places = [
+            hashed(items, self.world.seed, _HASHES, number) % np.uint64(self.config.rows)
+            for number in range(self.config.hashes)
+        ]
+        return np.stack(places, 1).astype(np.int64)
+
+    def item_vectors(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Vectors of all items, float32 ``[items, dim]``."""
+        table, codes = self.table(received), self.codes(received)
+        return table if codes is None else table[codes].sum(1)
+
+    def _all_vectors(self, received: Mapping[str, np.ndarray]) -> Tensor:
+        """``item_vectors`` as a tensor, made once for all groups of users of a round."""
+        if self._made is None or self._made[0] is not received:
+            vectors = np.array(self.item_vectors(received), np.float32)
+            self._made = received, torch.from_numpy(vectors)
+        return self._made[1]
+
+    def recommender(self, state: Mapping[str, np.ndarray]) -> Recommender:
+        """ALS with these item vectors: it answers for anybody whose history it is given.
+
+        Heads stay on devices, so the server solves for the one that fits a history; a head with a
+        constant becomes a column of ones. It knows no popularity: an empty history gets the items
+        in the order of the catalog.
+        """
+        vectors = np.asarray(self.item_vectors(state), np.float32)
+        ones = np.ones((self.items, self.constant), np.float32)
+        width = self.dim + self.constant
+        found = ALS(self.model.config.model_copy(update={"factors": width}))
+        found.catalog = self.world.catalog
+        found.popularity = np.zeros(self.items, np.int64)
+        found.factors = torch.from_numpy(np.concatenate([vectors, ones], 1))
+        return found
+
+    def first_personal(self, draws: np.ndarray) -> Arrays:
+        """Random vectors of length about 1."""
+        angle = 2 * np.pi * self._uniform(draws, 1)
+        radius = np.sqrt(-2 * np.log(np.maximum(self._uniform(draws, 2), 1e-12)))
+        vectors = radius * np.cos(angle) / np.sqrt(self.dim)  # Box and Muller
+        return {HEAD: vectors.astype(np.float32)}
+
+    def _uniform(self, draws: np.ndarray, place: int) -> np.ndarray:
+        columns = [hashed(draws, place, number) for number in range(self.dim)]
+        return (np.stack(columns, 1) >> np.uint64(11)) * 2.0**-53
+
+    def cost(self, lengths: np.ndarray) -> np.ndarray:
+        """Vectors of a user's examples several times over, and its copy of a shared table."""
+        examples = np.minimum(lengths * (1 + self.config.local.negatives), self.items)
+        shared = 2.0 * self.rows * self.dim if self.config.rows else 0.0
+        return shared + 2.0 * examples * (self.dim + self.constant)
+
+    def train(
+        self, received: Mapping[str, np.ndarray], users: LocalUsers, round: int, *, each: bool
+    ) -> Trained:
+        """See ``FederatedMethod``."""
+        local = self.config.local
+        chosen = drawn_examples(users.histories, users.draws, local.negatives, self.items)
+        vectors = self._all_vectors(received)[chosen.items]  # [C, U, D]
+        before = torch.from_numpy(users.personal[HEAD])
+        after, losses = self.fit_heads(before, vectors, chosen)
+        # Without alternation both parts step from the point that they were at.
+        head = self.split_head(after if self.alternates else before)
+        weights = torch.ones(len(users))
+        if self.config.weighting == "events":
+            weights = torch.from_numpy(users.histories.lengths).float()
+        codes = self.codes(received)
+        if codes is not None and not each and self.adds_up:
+            asked = asked_by_items(vectors, chosen, *head, local.learning_rate)
+            parts = self._in_one(asked, torch.from_numpy(codes), chosen, weights, round)
+            updates = Updates(torch.ones(1), parts)
+        else:
+            table = torch.from_numpy(np.array(self.table(received)))
+            places = None if codes is None else torch.from_numpy(codes)[chosen.items]  # [C, U, L]
+            steps = descend(vectors, table, places, chosen, *head, local)
+            parts = self.parts(steps.tables, places, chosen)
+            parts |= self.more_parts(steps.items, chosen.items, round)
+            updates = Updates(weights, parts)
+        return Trained(updates, float(weights.sum()), losses, {HEAD: after.numpy()})
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether an update is linear in what items ask for, so that sums over users are enough."""
+        return self.config.local.epochs == 1 and not self.config.local.clip
+
+    def _in_one(
+        self,
+        asked: Tensor,
+        codes: Tensor,
+        chosen: ChosenItems,
+        weights: Tensor,
+        round: int,
+    ) -> dict[str, Tensor | Rows]:
+        """What goes up for all users together: items first, then the rows that they add up."""
+        total = torch.zeros(self.items, self.dim)
+        weighted = asked * weights.view(-1, 1, 1)
+        total.index_add_(0, chosen.items.flatten(), weighted.flatten(0, 1))
+        parts: dict[str, Tensor | Rows] = {
+            TABLE: scattered(total[None], codes[None], self.rows),
+        }
+        if self.config.average == "touched":
+            marks = touched_rows(codes[chosen.items], chosen, self.rows)
+            parts[TOUCHED] = (weights @ marks).view(1, -1, 1)
+        return parts | self.more_parts(total[None], torch.arange(self.items)[None], round)
+
+    def parts(
+        self, changes: Tensor, places: Tensor | None, chosen: ChosenItems
+    ) -> dict[str, Tensor | Rows]:
+        """What goes up for the table; ``changes`` are of the user's rows or of the whole table."""
+        if places is None:
+            index = torch.where(chosen.weights > 0, chosen.items, -1)
+            parts: dict[str, Tensor | Rows] = {TABLE: Rows(index, changes, self.rows)}
+            mark: Tensor | Rows = Rows(index, (index >= 0).float().unsqueeze(-1), self.rows)
+        else:
+            parts = {TABLE: changes}
+            mark = touched_rows(places, chosen, self.rows).unsqueeze(-1)
+        return parts if self.config.average == "all" else parts | {TOUCHED: mark}
+
+    def more_parts(self, asked: Tensor, items: Tensor, round: int) -> dict[str, Tensor | Rows]:
+        """What else goes up, given what ``items`` ``[C, U]`` themselves ask for, ``[C, U, D]``."""
+        del asked, items, round
+        return {}
+
+    def fit_heads(
+        self, heads: Tensor, vectors: Tensor, chosen: ChosenItems
+    ) -> tuple[Tensor, Tensor]:
+        """Heads after ``head.epochs`` steps on these item vectors, and the losses before."""
+        whole = F.pad(vectors, (0, self.constant), value=1.0)
+        config = self.config
+        epochs, rate = config.head.epochs, config.head.learning_rate
+        return fit_heads(heads, whole, chosen, config.regularization, epochs, rate)
+
+    def split_head(self, heads: Tensor) -> tuple[Tensor, Tensor]:
+        """The vector ``[C, D]`` and the constant ``[C]`` of every head."""
+        return heads[:, : self.dim], heads[:, self.dim :].sum(1)
+
+    def scores(self, received: Mapping[str, np.ndarray], users: LocalUsers) -> Tensor:
+        """By each user's own head, fitted to what came down before it answers."""
+        vectors, negatives = self._all_vectors(received), self.config.local.negatives
+        chosen = drawn_examples(users.histories, users.draws, negatives, self.items)
+        heads = torch.from_numpy(users.personal[HEAD])
+        heads, _ = self.fit_heads(heads, vectors[chosen.items], chosen)
+        head, constant = self.split_head(heads)
+        return head @ vectors.T + constant[:, None]
+
+    def item_evidence(self, update: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Norms of the changes of an item's rows, added up."""
+        codes = self.known_codes()
+        norms = np.linalg.norm(update[TABLE], axis=1)
+        return norms if codes is None else norms[codes].sum(1)
+
+    def known_codes(self) -> np.ndarray | None:
+        """Rows of items that everybody knows; None when each has its own."""
+        return self.codes({})

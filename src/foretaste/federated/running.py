@@ -1,0 +1,296 @@
+"""From a plan to a finished run folder: rounds over an engine, then figures as of every run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foretaste.data.dataset import Dataset
+from foretaste.data.leakage import check_leakage
+from foretaste.data.split import Queries, Split
+from foretaste.errors import InputError, WriteError
+from foretaste.experiments.describing import (
+    describe_data,
+    describe_leakage,
+    describe_split,
+    sample_lists,
+)
+from foretaste.experiments.evaluating import Evaluation
+from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.machine import machine, peak_memory, versions
+from foretaste.experiments.run_folder import FORMAT, RunFolder
+from foretaste.experiments.running import evaluate_all, split_dataset, write_evaluations
+from foretaste.federated.core.fleet import Fleet, LocalFleet
+from foretaste.federated.core.node import held_out
+from foretaste.federated.core.randomness import user_keys
+from foretaste.federated.core.server import CHECKPOINT, Evaluate, Progressed, Server
+from foretaste.federated.gathering import clients_of, node_count
+from foretaste.federated.plan import Plan
+from foretaste.progress import Progress, Silent
+from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.ranking import rank_queries
+
+OF_POPULARITY = ("novelty", "popularity_lift", "head_share")
+NODES = "nodes"
+"""Where the files of simulated nodes lie in a run folder."""
+
+
+def federate(
+    plan: Plan,
+    folder: Path | str,
+    *,
+    progress: Progress | None = None,
+    command: str | None = None,
+    dataset: Dataset | None = None,
+) -> RunFolder:
+    """Split, run the rounds, evaluate; everything goes into a new run folder.
+
+    Args:
+        plan: what to do.
+        folder: where to; it must not hold a run.
+        progress: who is told.
+        command: how to repeat it, for the report.
+        dataset: the data of the recipe when it has been read already.
+
+    Raises:
+        InputError: for anything that is the user's to mend.
+    """
+    run, plan, split = _begin(plan, Path(folder), command, dataset)
+    try:
+        return _go(run, plan, split, progress or Silent())
+    except WriteError:
+        raise
+    except InputError:
+        if not (run.path / CHECKPOINT).exists():
+            _discard(run)
+        raise
+
+
+def prepare(
+    plan: Plan, folder: Path | str, *, command: str | None = None, dataset: Dataset | None = None
+) -> RunFolder:
+    """Write the run folder and the Flower app in it, and run nothing.
+
+    ``flwr run FOLDER/flower/app`` then runs the rounds, and ``go_on`` evaluates.
+
+    Raises:
+        InputError: as of ``federate``.
+    """
+    from foretaste.federated.engines.deployment import write_app
+
+    run, _, _ = _begin(plan, Path(folder), command, dataset)
+    write_app(run.path)
+    return run
+
+
+def _begin(
+    plan: Plan, folder: Path, command: str | None, dataset: Dataset | None
+) -> tuple[RunFolder, Plan, Split]:
+    plan = _located(plan)
+    dataset = dataset or load_dataset(plan.recipe.data)
+    split = split_dataset(dataset, plan.recipe.split)
+    plan.method(split.catalog)  # tells of a model that does not fit before anything is written
+    run = RunFolder.create(folder, plan.recipe)
+    command = command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    run.log("started", command=command)
+    plan.write(run.path, split.catalog)
+    run.write("run.json", _record(plan, dataset, split, command))
+    return run, plan, split
+
+
+def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
+    """Go on with a federation that was cut off, from its last whole round.
+
+    Raises:
+        InputError: when there is none, or its data has changed since it began.
+    """
+    run = RunFolder.open(folder)
+    plan = Plan.open(run.path)
+    if run.finished:
+        return run
+    dataset = load_dataset(plan.recipe.data)
+    if run.record["data"]["fingerprint"] != dataset.fingerprint:
+        raise InputError(
+            f"{plan.recipe.data.source}: the data has changed since {run.path} began. "
+            "Restore it, or begin anew in another folder."
+        )
+    run.log("resumed")
+    return _go(run, plan, split_dataset(dataset, plan.recipe.split), progress or Silent())
+
+
+def server_of(
+    plan: Plan, split: Split, run: RunFolder, fleet: Fleet, progress: Progress | None = None
+) -> Server:
+    """The server of a run, where it left off."""
+    return Server(
+        plan.method(split.catalog),
+        fleet,
+        clients=clients_of(split),
+        folder=run.path,
+        evaluate=evaluation(plan, split),
+        progress=progress,
+        log=run.log,
+    )
+
+
+def evaluation(plan: Plan, split: Split) -> Evaluate | None:
+    """Figures of a recommender on validation queries; also on users that never train."""
+    if not len(split.valid):
+        return None
+    config, seed = plan.config, plan.recipe.run.seed
+    asked = _some(split.valid, config.evaluate_queries, seed)
+    out = held_out(user_keys(split.users[asked.users]), config.held_out, seed)
+
+    def figures(recommender: Recommender) -> dict[str, float]:
+        answers = rank_queries(
+            recommender, asked, [config.metric], exclude=plan.recipe.evaluate.exclude
+        )
+        values = answers.metrics[config.metric]
+        found = {"valid": float(values.mean())}
+        if out.any():
+            found["held_out"] = float(values[out].mean())
+        return found
+
+    return figures
+
+
+def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFolder:
+    begin = time.perf_counter()
+    server = server_of(plan, split, run, LocalFleet([]))
+    if server.now.next_round <= plan.config.rounds:
+        done, server = _engine(plan)(run, plan, split, progress)
+    else:  # the rounds were run elsewhere, as by flwr run
+        done = server.run()
+    recommender = server.method.recommender(done.best)
+    recommender.save(run.path)
+    evaluations = {
+        part: _without_popularity(one)
+        for part, one in evaluate_all(recommender, split, plan.recipe, progress).items()
+    }
+    write_evaluations(run, evaluations)
+    run.write("samples.json", sample_lists(recommender, split))
+    record = dict(run.record)
+    record |= {
+        "fit": _fit(done, plan),
+        "federation": _federation(done, server, plan, split),
+        "status": "done",
+        "wall_seconds": time.perf_counter() - begin,
+        "peak_memory_bytes": peak_memory(),
+    }
+    run.write("run.json", record)
+    run.log("done", seconds=record["wall_seconds"])
+    return run
+
+
+def _without_popularity(evaluation: Evaluation) -> Evaluation:
+    """Without figures that compare with popularity, which the server of a federation cannot know.
+
+    The recommender holds none, so they would be figures of nothing.
+    """
+
+    def known(names: Iterable[str]) -> list[str]:
+        return [name for name in names if name.partition("@")[0] not in OF_POPULARITY]
+
+    summary = dict(evaluation.summary)
+    for kind in ("metrics", "lists"):
+        summary[kind] = {name: summary[kind][name] for name in known(summary[kind])}
+    return Evaluation(summary, evaluation.per_query.select(known(evaluation.per_query.columns)))
+
+
+def _engine(plan: Plan) -> Callable[..., tuple[Progressed, Server]]:
+    if plan.engine == "local":
+        from foretaste.federated.engines.local import run_rounds
+    elif plan.engine == "simulation":
+        from foretaste.federated.engines.simulation import run_rounds
+    else:
+        from foretaste.federated.engines.deployment import run_rounds
+    return run_rounds
+
+
+def _record(plan: Plan, dataset: Dataset, split: Split, command: str) -> dict[str, Any]:
+    recipe = plan.recipe
+    return {
+        "format": FORMAT,
+        "status": "training",
+        "model": recipe.model["name"],
+        "seed": recipe.run.seed,
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "machine": machine() | {"device": "cpu", "threads": recipe.run.threads},
+        "data": describe_data(dataset, recipe.data),
+        "split": describe_split(split),
+        "leakage": describe_leakage(check_leakage(split, dataset=dataset)),
+    }
+
+
+def _fit(done: Progressed, plan: Plan) -> dict[str, Any]:
+    """The learning curve as of every run; an epoch is a round."""
+    epochs = [
+        {
+            "epoch": one.round,
+            "loss": one.loss,
+            "targets": one.users,
+            "seconds": one.seconds,
+            "valid": one.figures.get("valid"),
+        }
+        for one in done.curve
+    ]
+    return {
+        "seconds": sum(one.seconds for one in done.curve),
+        "best_epoch": done.best_round,
+        "stopped": "all rounds done",
+        "metric": plan.config.metric,
+        "epochs": epochs,
+        "details": {},
+    }
+
+
+def _federation(done: Progressed, server: Server, plan: Plan, split: Split) -> dict[str, Any]:
+    return {
+        "method": plan.name,
+        "engine": plan.engine,
+        "clients": clients_of(split),
+        "nodes": node_count(split, plan.config.nodes),
+        "epsilon": server.spent(),
+        "delta": plan.config.privacy.delta,
+        "metric": plan.config.metric,
+        "best_round": done.best_round,
+        "rounds": [one._asdict() for one in done.curve],
+    }
+
+
+def _some(queries: Queries, limit: int, seed: int) -> Queries:
+    if len(queries) <= limit:
+        return queries
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(queries))[:limit])
+    return Queries(
+        queries.users[chosen], queries.histories.take(chosen), queries.targets.take(chosen)
+    )
+
+
+def _located(plan: Plan) -> Plan:
+    """With paths made absolute, so that nodes find the data from anywhere."""
+    from dataclasses import replace
+
+    data = plan.recipe.data
+    changed = {
+        name: str(Path(value).resolve())
+        for name in ("source", "items")
+        if (value := getattr(data, name)) is not None and Path(value).exists()
+    }
+    recipe = plan.recipe.model_copy(update={"data": data.model_copy(update=changed)})
+    return replace(plan, recipe=recipe)
+
+
+def _discard(run: RunFolder) -> None:
+    """Take away a federation without a single round, so that its name is free again."""
+    for name in ("federation.toml", "catalog.parquet"):
+        (run.path / name).unlink(missing_ok=True)
+    run.discard()

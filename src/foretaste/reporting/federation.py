@@ -1,0 +1,122 @@
+"""What a federation came to: accuracy over rounds and over bytes, and who took part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+
+from foretaste.reporting import charts
+from foretaste.reporting.runs import ReportedRun
+from foretaste.reporting.tables import Cell, Row, Table
+from foretaste.reporting.wording import NOTHING, figure, known, metric_title, size, whole
+
+KILOBYTE = 1_000
+
+
+class Federation(NamedTuple):
+    """Charts and a table of all runs that were federated.
+
+    Attributes:
+        metric: what the charts show.
+        by_rounds: the metric over rounds.
+        by_bytes: the metric over kilobytes that a client has received and sent, on average.
+        shown: runs with a line in the charts.
+        table: clients, bytes of a round, epsilon, nodes that failed.
+        notes: a sentence for each kind of problem that nodes had.
+    """
+
+    metric: str
+    by_rounds: Markup
+    by_bytes: Markup
+    shown: tuple[ReportedRun, ...]
+    table: Table
+    notes: tuple[str, ...]
+
+
+def federation(runs: Sequence[ReportedRun]) -> Federation | None:
+    """The part of the report about federations; None when no run was one."""
+    federated = [run for run in runs if run.section("federation").get("rounds")]
+    if not federated:
+        return None
+    names = {str(run.section("federation").get("metric")) for run in federated}
+    metric = metric_title(names.pop()) if len(names) == 1 else "validation metric"
+    by_rounds = [_line(run, _rounds(run)) for run in federated]
+    by_bytes = [_line(run, _kilobytes(run)) for run in federated]
+    title = f"{metric} on validation"
+    return Federation(
+        metric=metric,
+        by_rounds=charts.lines([one for one in by_rounds if one.points], title=f"{title} by round"),
+        by_bytes=charts.lines(
+            [one for one in by_bytes if one.points],
+            title=f"{title} by kilobytes that a client has received and sent",
+        ),
+        shown=tuple(run for run, line in zip(federated, by_rounds, strict=True) if line.points),
+        table=_table(federated),
+        notes=tuple(note for run in federated for note in _problems(run)),
+    )
+
+
+def _line(run: ReportedRun, places: Mapping[int, float]) -> charts.Line:
+    about = run.section("federation")
+    points, mark = [], None
+    for one in about["rounds"]:
+        value = (one.get("figures") or {}).get("valid")
+        if known(value):
+            points.append((places[one["round"]], value))
+            if one["round"] == about.get("best_round"):
+                mark = points[-1]
+    return charts.Line(run.title, tuple(points), run.series, mark)
+
+
+def _rounds(run: ReportedRun) -> dict[int, float]:
+    return {one["round"]: one["round"] for one in run.section("federation")["rounds"]}
+
+
+def _kilobytes(run: ReportedRun) -> dict[int, float]:
+    """What a client has received and sent up to each round, on average over all clients."""
+    about = run.section("federation")
+    clients = max(about.get("clients") or 1, 1)
+    spent = accumulate(
+        (one["down"] + one["up"]) * one["users"] / clients / KILOBYTE for one in about["rounds"]
+    )
+    return {one["round"]: total for one, total in zip(about["rounds"], spent, strict=True)}
+
+
+def _table(runs: Sequence[ReportedRun]) -> Table:
+    rows = []
+    for run in runs:
+        about = run.section("federation")
+        rounds: list[dict[str, Any]] = about["rounds"]
+        trained = [one for one in rounds if one["users"]] or rounds
+        mean = {
+            name: sum(one[name] for one in trained) / len(trained)
+            for name in ("users", "down", "up")
+        }
+        failed = sum(sum(one["problems"].values()) for one in rounds)
+        cells = (
+            Cell(str(about.get("method") or NOTHING), str(about.get("engine") or "")),
+            Cell(whole(about.get("clients")), f"{whole(about.get('nodes'))} nodes"),
+            Cell(whole(len(rounds)), f"{whole(mean['users'])} clients each"),
+            Cell(size(mean["down"])),
+            Cell(size(mean["up"])),
+            Cell(NOTHING if about.get("epsilon") is None else figure(about["epsilon"])),
+            Cell(whole(failed)),
+        )
+        rows.append(Row(run.title, cells, run.series))
+    head = (
+        *("Run", "Method", "Clients", "Rounds", "Down", "Up"),
+        *("Epsilon of a user", "Replies left out"),
+    )
+    return Table(head, tuple(rows), "Bytes are of one client in one round, serialised.")
+
+
+def _problems(run: ReportedRun) -> list[str]:
+    counts: dict[str, int] = {}
+    for one in run.section("federation")["rounds"]:
+        for problem, times in one["problems"].items():
+            counts[problem] = counts.get(problem, 0) + times
+    worst = sorted(counts.items(), key=lambda pair: -pair[1])[:3]
+    return [f"{run.title}: {problem} ({times} times)" for problem, times in worst]

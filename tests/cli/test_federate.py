@@ -1,0 +1,144 @@
+"""``foretaste federate`` as a user calls it, in this process without Flower."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from foretaste.recommenders.core.base import Recommender
+
+SMALL = (
+    *("--engine", "local", "--set", "model.dim=8", "--set", "model.max_length=6"),
+    *("--set", "model.window=4", "--set", "federated.rounds=3", "--set", "federated.clients=0.5"),
+    *("--set", "federated.evaluate_every=1", "--set", "federated.local.epochs=1"),
+)
+
+
+@pytest.fixture
+def federated(foretaste, log):
+    """A finished federation."""
+    ended = foretaste("federate", "--data", log, *SMALL, "--run", "run", "--json")
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def test_a_run_folder_that_other_verbs_take(foretaste, federated, tmp_path):
+    found = federated.json
+    assert found["method"] == "fedavg"
+    assert found["clients"] == 60
+    assert found["epsilon"] is None
+    assert (
+        found["bytes_up"]
+        > 4 * sum(array.size for array in Recommender.load(tmp_path / "run")._arrays().values())
+        - 4 * 1_000
+    )
+    assert foretaste("recommend", "run", "--history-ids", "i1,i2", "-k", "3", "--json").code == 0
+    assert foretaste("evaluate", "run", "--json").code == 0
+    report = foretaste("report", "run")
+    assert report.code == 0, report.err
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert 'id="federation"' in page
+    assert "by kilobytes that a client has received and sent" in page
+    train = ("--set", "model.dim=8", "--set", "train.epochs=1", "--run", "other")
+    assert foretaste("train", "--data", tmp_path / "log.csv", *train).code == 0
+    assert foretaste("compare", "run", "other").code == 0
+    assert foretaste("report", "run", "other").code == 0
+
+
+def test_bytes_and_ndcg_of_every_round_are_kept(federated, tmp_path):
+    from foretaste.experiments.run_folder import RunFolder
+
+    rounds = RunFolder.open(tmp_path / "run").record["federation"]["rounds"]
+    assert [one["round"] for one in rounds] == [1, 2, 3]
+    for one in rounds:
+        assert one["down"] > 1_000
+        assert one["up"] > 1_000
+        assert one["wire_up"] >= 2 * one["up"] * 0.9
+        assert 0 <= one["figures"]["valid"] <= 1
+
+
+def test_a_killed_run_goes_on(foretaste, log, tmp_path, monkeypatch):
+    from foretaste.federated.core import server
+    from foretaste.recommenders.core.storage import read_arrays
+
+    whole = foretaste("federate", "--data", log, *SMALL, "--run", "whole")
+    assert whole.code == 0, whole.err
+    step = server.Server.step
+
+    def killed(self):
+        if self.now.next_round == 3:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(server.Server, "step", killed)
+    cut = foretaste("federate", "--data", log, *SMALL, "--run", "cut")
+    assert cut.code == 2
+    assert "foretaste resume RUN" in cut.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert foretaste("resume", "cut").code == 0
+    one, other = (read_arrays(tmp_path / name / "weights.safetensors") for name in ("whole", "cut"))
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+
+
+def test_what_would_leave_is_explained_and_nothing_runs(foretaste, log, tmp_path):
+    said = foretaste("federate", "--data", log, *SMALL, "--explain-privacy")
+    assert said.code == 0, said.err
+    assert "Leaves a device" in said.out
+    assert "never leave a device" in said.out
+    found = foretaste("federate", "--data", log, *SMALL, "--explain-privacy", "--json").json
+    names = {one["name"] for one in found["up"]}
+    assert {"items.weight", "count/users", "count/votes", "figure/loss"} <= names
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_with_a_table_for_the_federation(foretaste, log, tmp_path):
+    (tmp_path / "r.toml").write_text(
+        f'[data]\nsource = "{log}"\n[model]\nname = "gru4rec"\ndim = 8\nhidden = 8\n'
+        '[federated]\nmethod = "fedavg"\nengine = "local"\nrounds = 1\nclients = 1.0\n'
+        "[federated.local]\nepochs = 1\n[federated.privacy]\nclip = 1.0\nnoise = 2.0\n"
+    )
+    ended = foretaste("federate", "r.toml", "--run", "run", "--set", "federated.rounds=2", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["rounds"] == 2
+    assert ended.json["epsilon"] > 1
+    assert ended.json["model"] == "gru4rec"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--method", "fedavgg"], "fedavg"),
+        (["--engine", "cluster"], "simulation, deployment or local"),
+        (["--set", "federated.round=3"], "rounds"),
+        (["--set", "federated.clients=0"], "clients"),
+        (["--set", "train.epochs=3"], "federated.local"),
+        (["--set", "model.attention=collective"], "full"),
+        (["--set", "federated.privacy.noise=1"], "clip"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(foretaste, log, tmp_path, options, said):
+    ended = foretaste("federate", "--data", log, "--run", "run", *SMALL, *options)
+    assert ended.code == 2
+    assert ended.out == "" or "interactions" in ended.out
+    assert ended.err.count("\n") == 1
+    assert said in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_flower_its_extra_is_named(foretaste, log, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flwr", None)
+    for engine in ("simulation", "deployment"):
+        ended = foretaste("federate", "--data", log, "--engine", engine, "--run", "run")
+        assert ended.code == 2
+        assert 'pip install "foretaste[federated]"' in ended.err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_a_network_is_told(foretaste, log):
+    ended = foretaste("federate", "--data", log, "--model", "ease", "--engine", "local")
+    assert ended.code == 2
+    assert "sasrec or gru4rec" in ended.err

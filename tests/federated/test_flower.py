@@ -1,0 +1,179 @@
+"""Flower's engines give what the federation in this process gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
+
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
+from foretaste.errors import InputError
+from foretaste.experiments.run_folder import RunFolder
+from foretaste.federated.core.messages import PROTOCOL, Order, Reply
+from foretaste.federated.core.server import CHECKPOINT
+from foretaste.federated.engines.deployment import write_app
+from foretaste.federated.engines.flower import from_records, problem, size_of, to_records
+from foretaste.federated.plan import Plan
+from foretaste.federated.running import federate, prepare
+from foretaste.recommenders.core.storage import read_arrays
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"),
+]
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    """A CSV of 24 users who walk through a ring of 12 items."""
+    rows = [
+        (f"u{user}", f"i{(user + step) % 12}", 1_600_000_000 + 1_000 * step + user)
+        for user in range(24)
+        for step in range(6 + user % 5)
+    ]
+    path = tmp_path / "ring.csv"
+    pl.DataFrame(rows, schema=["user", "item", "time"], orient="row").write_csv(path)
+    return path
+
+
+def plan_of(log: Path, engine: str, **federated) -> Plan:
+    own = {"rounds": 2, "clients": 0.8, "evaluate_every": 2, "wait": 90, "engine": engine}
+    own |= {"local": {"epochs": 2, "negatives": 4}, "client_evaluation": True}
+    return Plan.build(
+        {
+            "data": {"source": str(log)},
+            "model": {"name": "sasrec", "dim": 8, "max_length": 6, "window": 4},
+            "federated": own | federated,
+        }
+    )
+
+
+def test_messages_pass_as_records_of_flower():
+    arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(3, np.int64)}
+    arrays["x"] = np.array(0.5, np.float64)
+    sent = to_records(Order("train", 4, PROTOCOL, 0.5, arrays))
+    back = from_records(sent, "train", "here")
+    assert isinstance(back, Order)
+    assert back[:4] == ("train", 4, PROTOCOL, 0.5)
+    assert {name: (one.dtype, one.shape) for name, one in back.arrays.items()} == {
+        name: (one.dtype, one.shape) for name, one in arrays.items()
+    }
+    assert isinstance(from_records(to_records(Reply("train", 1, 1, {})), "train", ""), Reply)
+    assert size_of(sent) > 6 * 4 + 2 * 8
+
+
+def test_records_cut_short_are_told():
+    whole = to_records(Reply("train", 1, PROTOCOL, {"w": np.ones((2, 3), np.float32)}))
+    cut = whole.array_records["arrays"]["w"]
+    cut.data = cut.data[:-5]
+    for records in (whole, RecordDict(), RecordDict({"arrays": ArrayRecord()}), problem("no")):
+        with pytest.raises(InputError, match="cut short or is not one of ours"):
+            from_records(records, "train", "node 7")
+    wrong = RecordDict(
+        {"arrays": ArrayRecord(), "numbers": MetricRecord(), "about": ConfigRecord({"round": 1})}
+    )
+    with pytest.raises(InputError, match="protocol"):
+        from_records(wrong, "train", "node 7")
+
+
+def same_as_local(run: RunFolder, log: Path, folder: Path) -> None:
+    here = federate(plan_of(log, "local"), folder)
+    one, other = (read_arrays(of.path / CHECKPOINT) for of in (run, here))
+    assert one.keys() == other.keys()
+    for name, array in one.items():  # Flower numbers nodes as it likes: another order of sums
+        np.testing.assert_allclose(array, other[name], atol=1e-5, err_msg=name)
+    rounds = [of.record["federation"]["rounds"] for of in (run, here)]
+    for mine, theirs in zip(*rounds, strict=True):
+        assert mine["users"] == theirs["users"]
+        assert mine["nodes"] == 2
+        assert mine["on_clients"] == pytest.approx(theirs["on_clients"])
+        assert mine["up"] > 0.9 * theirs["up"]
+        assert mine["down"] > 0.9 * theirs["down"]
+
+
+@pytest.mark.slow
+def test_the_simulation_of_flower_gives_the_same(log, tmp_path):
+    run = federate(plan_of(log, "simulation"), tmp_path / "simulated")
+    assert run.record["federation"]["engine"] == "simulation"
+    assert run.finished
+    same_as_local(run, log, tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_a_deployment_on_loopback_gives_the_same(log, tmp_path):
+    """SuperLink and two SuperNodes as processes: what docs/federated.md walks through."""
+    run = federate(plan_of(log, "deployment"), tmp_path / "deployed")
+    assert (run.path / "flower" / "superlink.log").stat().st_size > 0
+    same_as_local(run, log, tmp_path / "here")
+
+
+def test_too_many_nodes_for_a_rehearsal_are_told(log, tmp_path, monkeypatch):
+    from foretaste.federated.engines import deployment
+
+    monkeypatch.setattr(deployment, "MOST_NODES", 3)
+    with pytest.raises(InputError, match="at most 3"):
+        federate(plan_of(log, "deployment", nodes=4), tmp_path / "run")
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_prepared_folder_holds_an_app_that_flower_builds(log, tmp_path):
+    from flwr.cli.build import build_fab_from_disk
+
+    run = prepare(plan_of(log, "deployment"), tmp_path / "run")
+    app = write_app(run.path)
+    assert len(build_fab_from_disk(app)) > 200
+    assert not run.finished
+    text = (app / "pyproject.toml").read_text()
+    assert str(run.path.resolve()) in text
+
+
+def context_of(config: dict, run_config: dict | None = None):
+    from flwr.app import Context, RecordDict
+    from flwr.app.user_config import UserConfig
+
+    return Context(
+        run_id=1,
+        node_id=5,
+        node_config=UserConfig(config),
+        state=RecordDict(),
+        run_config=UserConfig(run_config or {}),
+    )
+
+
+def test_a_device_with_its_own_log_takes_part(log, tmp_path):
+    """Items that the server does not know are left out and counted; nothing is sent of them."""
+    from foretaste.federated.core.node import USERS
+    from foretaste.federated.engines.apps import node_of
+
+    run = prepare(plan_of(log, "deployment", clients=1.0), tmp_path / "run")
+    own = tmp_path / "device.csv"
+    own.write_text(
+        "user,item,time\n"
+        "me,i3,1\nme,nobody-knows,2\nme,i4,3\nme,i5,4\nlonely,i7,5\nnew,unheard,1\nnew,of,2\n"
+    )
+    config = {"plan": str(run.path), "log": str(own), "state": str(tmp_path / "state")}
+    node = node_of(context_of(config), None)
+    assert node.users.unknown == 3
+    assert sorted(node.users.histories.lengths) == [0, 1, 3]
+    reply = node.answer(Order("train", 1, PROTOCOL, 1.0, node.method.start()))
+    assert int(reply.arrays[USERS]) == 1
+
+
+def test_a_node_without_a_plan_or_users_is_told(log, tmp_path):
+    from foretaste.federated.engines.apps import node_of
+
+    with pytest.raises(InputError, match="a node needs a plan"):
+        node_of(context_of({}), None)
+    run = prepare(plan_of(log, "deployment"), tmp_path / "run")
+    with pytest.raises(InputError, match="a node needs users"):
+        node_of(context_of({"plan": str(run.path)}), None)
+    with pytest.raises(InputError, match="no such file|cannot|not found|does not exist"):
+        node_of(context_of({"plan": str(run.path), "log": str(tmp_path / "none.csv")}), None)
