@@ -220,9 +220,10 @@ class Kept:
         """All that was kept."""
         return [self.one(seed) for seed in self.numbers]
 
-    def values(self, metric: str) -> np.ndarray:
-        """Each user's mean over the seeds."""
-        return np.mean([one[metric] for one in self.seeds], axis=0)
+    def values(self, metric: str, seeds: set[int] | None = None) -> np.ndarray:
+        """Each user's mean over the seeds, or over some of them."""
+        chosen = self.numbers if seeds is None else sorted(seeds)
+        return np.mean([self.one(seed)[metric] for seed in chosen], axis=0)
 
     def fact(self, name: str) -> float | None:
         """The mean of a number over the seeds."""
@@ -236,9 +237,14 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     known = {name: kept for name, kept in known.items() if kept.seeds}
     if "full" not in known:
         return []
-    full = known["full"].values("ndcg@10")
-    others = [name for name in known if name != "full"]
-    tests = [paired_difference(known[name].values("ndcg@10"), full) for name in others]
+    full = known["full"]
+    shared = {name: set(kept.numbers) & set(full.numbers) for name, kept in known.items()}
+    others = [name for name in known if name != "full" and shared[name]]
+    tests = []
+    for name in others:
+        common = shared[name]
+        pair = known[name].values("ndcg@10", common), full.values("ndcg@10", common)
+        tests.append(paired_difference(*pair))
     corrected = holm([test.p_value for test in tests])
     against = {
         name: f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}; p {p:.3f})"

@@ -150,14 +150,20 @@ class Kept:
         return self.folder / f"{self.stem}-{seed}.npz"
 
     @property
+    def numbers(self) -> set[int]:
+        """The seeds that were measured."""
+        paths = self.folder.glob(f"{self.stem}-?.npz")
+        return {int(path.stem.rpartition("-")[2]) for path in paths}
+
+    @property
     def seeds(self) -> list[dict[str, np.ndarray]]:
         """All that was kept."""
-        paths = [path for path in sorted(self.folder.glob(f"{self.stem}-?.npz"))]
-        return [dict(np.load(path)) for path in paths]
+        return [dict(np.load(self.path(seed))) for seed in sorted(self.numbers)]
 
-    def values(self, metric: str) -> np.ndarray:
-        """Each question's mean over the seeds."""
-        return np.mean([one[metric] for one in self.seeds], axis=0)
+    def values(self, metric: str, seeds: set[int] | None = None) -> np.ndarray:
+        """Each question's mean over the seeds, or over some of them."""
+        chosen = sorted(self.numbers if seeds is None else seeds)
+        return np.mean([np.load(self.path(seed))[metric] for seed in chosen], axis=0)
 
 
 def measure(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
@@ -206,8 +212,10 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
     pairs += [(name, "SASRec") for name in known if name != "SASRec" and "SASRec" in known]
     tests = {}
     for name, control in pairs:
-        both = known[name].values("ndcg@10"), known[control].values("ndcg@10")
-        tests[name, control] = paired_difference(*both)
+        common = known[name].numbers & known[control].numbers  # of the seeds that both have
+        if common:
+            both = (one.values("ndcg@10", common) for one in (known[name], known[control]))
+            tests[name, control] = paired_difference(*both)
     corrected = dict(zip(tests, holm([one.p_value for one in tests.values()]), strict=True))
 
     def told(name: str, control: str) -> str:
