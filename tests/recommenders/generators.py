@@ -24,6 +24,9 @@ SMALL: dict[str, Any] = {
 }
 TRAIN = {"epochs": 2, "batch_tokens": 128, "learning_rate": 1e-2, "validate_queries": 20}
 
+SLOWLY = {"learning_rate": 3e-3, "schedule": "cosine", "epochs": 60, "validate_every": 60}
+"""Training to the end of what is there to be learnt."""
+
 
 def generator(name: str, size: int = 6, **parameters: Any) -> Generator:
     """An unfitted one, with ``size`` codes a level."""

@@ -21,7 +21,7 @@ from foretaste.recommenders.core.registry import find, names
 from foretaste.recommenders.core.sequence import SequenceRecommender
 from foretaste.recommenders.core.storage import read_arrays, write_arrays
 
-from .generators import small_codes
+from .generators import SLOWLY, small_codes
 
 TINY = {
     "dim": 16,
@@ -384,7 +384,8 @@ def test_smallest_logs_fit_or_say_why(name: str, rows: list[list[int]], split_of
     [n for n in names() if n == "markov" or issubclass(find(n), SequenceRecommender | Generator)],
 )
 def test_sequence_models_learn_a_cycle(name: str, cyclic: Split):
-    model = tiny(name, epochs=60 if issubclass(find(name), Generator) else 45)
+    writes = issubclass(find(name), Generator)
+    model = tiny(name, train=TRAIN | SLOWLY) if writes else tiny(name, epochs=45)
     model.fit(cyclic, RunContext(seed=0))
     hits = rank_queries(model, cyclic.test, ["hr@1"]).metrics["hr@1"]
     assert hits.mean() > 0.97
