@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from foretaste.errors import InputError, WriteError
+from foretaste.errors import InputError
+from foretaste.language.database import transaction
 
 KEYS_AT_ONCE = 500
 """Keys of one question; SQLite allows 999 in its oldest versions."""
-WAIT = 60.0
-"""Seconds to wait while another process writes."""
 
 
 class VectorCache:
@@ -37,7 +34,7 @@ class VectorCache:
             raise InputError(
                 f"{self.path.parent}: cannot make the folder ({error.strerror})."
             ) from error
-        with self._open() as database:
+        with transaction(self.path, "cache of vectors") as database:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) "
                 "WITHOUT ROWID"
@@ -46,7 +43,7 @@ class VectorCache:
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """The vectors float32 ``[D]`` that are there, by key."""
         found: dict[bytes, np.ndarray] = {}
-        with self._open() as database:
+        with transaction(self.path, "cache of vectors") as database:
             for first in range(0, len(keys), KEYS_AT_ONCE):
                 some = keys[first : first + KEYS_AT_ONCE]
                 marks = ",".join("?" * len(some))
@@ -62,32 +59,10 @@ class VectorCache:
             WriteError: when the disk is full or the file cannot be written.
         """
         blobs = [row.tobytes() for row in np.asarray(vectors, "<f4")]
-        with self._open() as database:
+        with transaction(self.path, "cache of vectors") as database:
             database.executemany(
                 "INSERT OR REPLACE INTO vectors VALUES (?, ?)", zip(keys, blobs, strict=True)
             )
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction; a connection of its own works in any thread."""
-        database = None
-        try:
-            database = sqlite3.connect(self.path, timeout=WAIT)
-            with database:
-                yield database
-        except sqlite3.OperationalError as error:
-            raise WriteError(
-                f"{self.path}: the cache of vectors cannot be used ({error}). Free some space, or "
-                "name another file."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self.path}: damaged or not a cache of vectors ({error}). Delete it: it will be "
-                "made again."
-            ) from error
-        finally:
-            if database is not None:
-                database.close()
 
 
 def key_of(identity: str, text: str) -> bytes:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -14,12 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from foretaste.errors import InputError
+from foretaste.language.asking import Asker
 
-LARGEST_ANSWER = 256 << 20
-"""Bytes of one answer; a thousand vectors of 10,000 numbers are fewer."""
-BUSY = (429, 500, 502, 503, 504)
-LONGEST_PAUSE = 30.0
-"""Seconds between two tries, whatever the endpoint asks for."""
+LARGEST_ANSWER = 256
+"""Megabytes of one answer; a thousand vectors of 10,000 numbers are fewer."""
 
 
 class EndpointConfig(BaseModel):
@@ -57,25 +51,17 @@ class EndpointConfig(BaseModel):
         return url.rstrip("/")
 
 
-class SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: urllib would send the key along to whoever is named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Where a redirect leads is not asked."""
-        return None
-
-
 class EmbeddingEndpoint:
     """An endpoint that is asked batch by batch. Its vectors are scaled to length 1."""
 
     def __init__(self, config: EndpointConfig, *, pause: float = 1.0) -> None:
         """Nothing is asked yet. ``pause``: seconds before the second try, doubled each time."""
-        self.config, self.pause = config, pause
+        self.config = config
         self.batch_texts, self.max_characters = config.batch_texts, config.max_characters
         self.identity = (
             f"endpoint {config.url} {config.model} {config.dimensions} {config.max_characters}"
         )
-        self._opener = urllib.request.build_opener(SameHost)
+        self._asker = Asker(config, "embeddings", "embeddings", largest=LARGEST_ANSWER, pause=pause)
 
     def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors float32 ``[texts, D]`` of length 1.
@@ -87,61 +73,9 @@ class EmbeddingEndpoint:
         asked["encoding_format"] = "float"
         if self.config.dimensions is not None:
             asked["dimensions"] = self.config.dimensions
-        vectors = _vectors(self._ask(json.dumps(asked).encode()), len(texts), self.config.url)
+        vectors = _vectors(self._asker.post(asked), len(texts), self.config.url)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(lengths > 0, lengths, 1)
-
-    def _ask(self, body: bytes) -> bytes:
-        """The endpoint's answer, tried again while it is busy."""
-        pause, reason = self.pause, ""
-        for number in range(self.config.tries):
-            if number:
-                time.sleep(min(pause, LONGEST_PAUSE))
-                pause *= 2
-            try:
-                with self._opener.open(self._request(body), timeout=self.config.timeout) as answer:
-                    content = answer.read(LARGEST_ANSWER + 1)
-                if len(content) > LARGEST_ANSWER:
-                    raise InputError(f"{self.config.url}: an answer of more than 256 MB.")
-                return content
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = reason_of(error)
-                if error.code not in BUSY:
-                    break
-                pause = max(pause, asked_pause(error))
-            except (OSError, ValueError) as error:  # no connection, time over, a broken answer
-                reason = str(getattr(error, "reason", None) or error)
-        raise InputError(
-            f"{self.config.url}: no embeddings from {self.config.model} ({reason}). Check the "
-            f"address, the model's name and {self.config.api_key_env}."
-        )
-
-    def _request(self, body: bytes) -> urllib.request.Request:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(self.config.api_key_env)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        return urllib.request.Request(f"{self.config.url}/embeddings", body, headers)
-
-
-def reason_of(error: urllib.error.HTTPError) -> str:
-    """What a refusal says, short."""
-    text = error.read(10_000).decode(errors="replace")
-    try:
-        told = json.loads(text)["error"]
-        text = told["message"] if isinstance(told, dict) else str(told)
-    except (ValueError, KeyError, TypeError):
-        pass
-    return f"HTTP {error.code} {' '.join(text.split())[:160]}".strip()
-
-
-def asked_pause(error: urllib.error.HTTPError) -> float:
-    """Seconds that a refusal asks to wait; 0 when it does not say."""
-    try:
-        return float(error.headers.get("Retry-After", 0))
-    except ValueError:  # a date
-        return 0.0
 
 
 def _vectors(content: bytes, count: int, place: str) -> np.ndarray:

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -16,16 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from foretaste.errors import InputError
-from foretaste.language.endpoint import (
-    BUSY,
-    LONGEST_PAUSE,
-    SameHost,
-    asked_pause,
-    reason_of,
-)
+from foretaste.language.asking import Asker
 
-LARGEST_ANSWER = 8 << 20
-"""Bytes of one answer."""
+LARGEST_ANSWER = 8
+"""Megabytes of one answer."""
 
 
 class ChatEndpointConfig(BaseModel):
@@ -78,11 +68,17 @@ class ChatEndpoint:
 
     def __init__(self, config: ChatEndpointConfig, *, pause: float = 1.0) -> None:
         """Nothing is asked yet. ``pause``: seconds before the second try, doubled each time."""
-        self.config, self.pause, self.batch = config, pause, 4 * config.batch
+        self.config, self.batch = config, 4 * config.batch
         self.identity = f"endpoint {config.url} {config.model} {config.tokens}"
         # No proxy: a proxy of the environment would be told what is asked of this device.
-        proxies = [] if config.elsewhere else [urllib.request.ProxyHandler({})]
-        self._opener = urllib.request.build_opener(SameHost, *proxies)
+        self._asker = Asker(
+            config,
+            "chat/completions",
+            "answer",
+            largest=LARGEST_ANSWER,
+            pause=pause,
+            proxies=config.elsewhere,
+        )
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
         """An answer to every prompt.
@@ -100,7 +96,7 @@ class ChatEndpoint:
             "max_tokens": self.config.tokens,
             "temperature": 0,
         }
-        content = self._ask(json.dumps(asked).encode())
+        content = self._asker.post(asked)
         try:
             text = json.loads(content)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -110,41 +106,6 @@ class ChatEndpoint:
                 "address."
             ) from error
         return text if isinstance(text, str) else ""  # a refusal may have no content
-
-    def _ask(self, body: bytes) -> bytes:
-        """The endpoint's answer, tried again while it is busy."""
-        pause, reason = self.pause, ""
-        for number in range(self.config.tries):
-            if number:
-                time.sleep(min(pause, LONGEST_PAUSE))
-                pause *= 2
-            try:
-                with self._opener.open(self._request(body), timeout=self.config.timeout) as answer:
-                    content = answer.read(LARGEST_ANSWER + 1)
-                if len(content) > LARGEST_ANSWER:
-                    raise InputError(f"{self.config.url}: an answer of more than 8 MB.")
-                return content
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = reason_of(error)
-                if error.code not in BUSY:
-                    break
-                pause = max(pause, asked_pause(error))
-            except InputError:
-                raise
-            except (OSError, ValueError) as error:  # no connection, time over, a broken answer
-                reason = str(getattr(error, "reason", None) or error)
-        raise InputError(
-            f"{self.config.url}: no answer from {self.config.model} ({reason}). Check the address, "
-            f"the model's name and {self.config.api_key_env}."
-        )
-
-    def _request(self, body: bytes) -> urllib.request.Request:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        key = os.environ.get(self.config.api_key_env)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        return urllib.request.Request(f"{self.config.url}/chat/completions", body, headers)
 
 
 def is_here(url: str) -> bool:

@@ -9,6 +9,7 @@ views of those, anew in every round.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import numpy as np
@@ -61,7 +62,7 @@ class ReceivedConfig(NeighbourConfig):
     kind: Literal["received"] = "received"
 
 
-class VectorViews:
+class VectorViews(ABC):
     """Views from vectors of the catalog; ``TitleViews`` and ``ReceivedViews`` say which."""
 
     batch = 1_024
@@ -72,9 +73,9 @@ class VectorViews:
         """How views are made."""
         self.config = config
 
+    @abstractmethod
     def vectors(self, request: Request) -> np.ndarray:
         """Unit vectors float32 ``[items, D]``; a zero row is an item of which nothing is known."""
-        raise NotImplementedError
 
     def make(self, request: Request, progress: Progress | None = None) -> Views:
         """See ``ViewMaker``."""

@@ -6,9 +6,7 @@ What made them is part of the key, and so is the catalog, since views hold its i
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +14,11 @@ import polars as pl
 
 from foretaste.data.catalog import Catalog
 from foretaste.errors import InputError, WriteError
+from foretaste.language.database import transaction
 from foretaste.language.views.views import KINDS, View, Views
 
 KEYS_AT_ONCE = 500
 """Keys of one question; SQLite allows 999 in its oldest versions."""
-WAIT = 60.0
-"""Seconds to wait while another process writes."""
 _COLUMNS = "future BLOB, rephrasing BLOB, counterfactual BLOB, asked INTEGER, unmatched INTEGER"
 
 
@@ -44,7 +41,7 @@ class ViewStore:
             raise InputError(
                 f"{path.parent}: cannot make the folder ({error.strerror})."
             ) from error
-        with self._open() as database:
+        with transaction(path, "store of views") as database:
             database.execute(
                 f"CREATE TABLE IF NOT EXISTS views (key BLOB PRIMARY KEY, {_COLUMNS}) WITHOUT ROWID"
             )
@@ -54,7 +51,7 @@ class ViewStore:
         if self.path is None:
             return {key: self._memory[key] for key in keys if key in self._memory}
         found: dict[bytes, Views] = {}
-        with self._open() as database:
+        with transaction(self.path, "store of views") as database:
             for first in range(0, len(keys), KEYS_AT_ONCE):
                 some = keys[first : first + KEYS_AT_ONCE]
                 marks = ",".join("?" * len(some))
@@ -77,31 +74,8 @@ class ViewStore:
             (key, *(np.asarray(one, "<i4").tobytes() for one in found.rows[0]), *found[1:])
             for key, found in views.items()
         ]
-        with self._open() as database:
+        with transaction(self.path, "store of views") as database:
             database.executemany("INSERT OR REPLACE INTO views VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """A connection for one transaction; a connection of its own works in any thread."""
-        assert self.path is not None
-        database = None
-        try:
-            database = sqlite3.connect(self.path, timeout=WAIT)
-            with database:
-                yield database
-        except sqlite3.OperationalError as error:
-            raise WriteError(
-                f"{self.path}: the store of views cannot be used ({error}). Free some space, or "
-                "name another file."
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise InputError(
-                f"{self.path}: damaged or not a store of views ({error}). Delete it: it will be "
-                "made again."
-            ) from error
-        finally:
-            if database is not None:
-                database.close()
 
 
 def print_of(catalog: Catalog) -> str:

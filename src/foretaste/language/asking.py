@@ -1,0 +1,135 @@
+"""Asking an OpenAI-compatible endpoint: one request, tried again while it is busy."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from typing import Any, Protocol
+
+from foretaste.errors import InputError
+
+BUSY = (429, 500, 502, 503, 504)
+LONGEST_PAUSE = 30.0
+"""Seconds between two tries, whatever the endpoint asks for."""
+
+
+class Address(Protocol):
+    """Where to ask; see ``EndpointConfig`` and ``ChatEndpointConfig``."""
+
+    @property
+    def url(self) -> str: ...  # noqa: D102 - see the configurations
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+
+    @property
+    def api_key_env(self) -> str: ...  # noqa: D102
+
+    @property
+    def timeout(self) -> float: ...  # noqa: D102
+
+    @property
+    def tries(self) -> int: ...  # noqa: D102
+
+
+class SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: urllib would send the key along to whoever is named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Where a redirect leads is not asked."""
+        return None
+
+
+class Asker:
+    """Posts to one path of an endpoint."""
+
+    def __init__(
+        self,
+        address: Address,
+        path: str,
+        wanted: str,
+        *,
+        largest: int,
+        pause: float,
+        proxies: bool = True,
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            address: of the endpoint.
+            path: below its url, such as ``embeddings``.
+            wanted: what it answers with, for messages.
+            largest: megabytes of an answer, at most.
+            pause: seconds before the second try, doubled each time.
+            proxies: whether those of the environment are used, which are then told what is asked.
+        """
+        self.address, self.path, self.wanted = address, path, wanted
+        self.largest, self.pause = largest << 20, pause
+        none = [] if proxies else [urllib.request.ProxyHandler({})]
+        self._opener = urllib.request.build_opener(SameHost, *none)
+
+    def post(self, asked: dict[str, Any]) -> bytes:
+        """The endpoint's answer.
+
+        Raises:
+            InputError: when it cannot be reached, refuses, or answers too much.
+        """
+        address, pause, reason = self.address, self.pause, ""
+        request = self._request(json.dumps(asked).encode())
+        for number in range(address.tries):
+            if number:
+                time.sleep(min(pause, LONGEST_PAUSE))
+                pause *= 2
+            try:
+                with self._opener.open(request, timeout=address.timeout) as answer:
+                    content = answer.read(self.largest + 1)
+                    if answer.length and len(content) <= self.largest:
+                        raise http.client.IncompleteRead(content, answer.length)
+            except urllib.error.HTTPError as error:
+                with error:
+                    reason = _reason_of(error)
+                if error.code not in BUSY:
+                    break
+                pause = max(pause, _asked_pause(error))
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                # No connection, time over, an answer cut short.
+                reason = str(getattr(error, "reason", None) or error)
+            else:
+                if len(content) > self.largest:
+                    size = self.largest >> 20
+                    raise InputError(f"{address.url}: an answer of more than {size} MB.")
+                return content
+        raise InputError(
+            f"{address.url}: no {self.wanted} from {address.model} ({reason}). Check the address, "
+            f"the model's name and {address.api_key_env}."
+        )
+
+    def _request(self, body: bytes) -> urllib.request.Request:
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        key = os.environ.get(self.address.api_key_env)
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        return urllib.request.Request(f"{self.address.url}/{self.path}", body, headers)
+
+
+def _reason_of(error: urllib.error.HTTPError) -> str:
+    """What a refusal says, short."""
+    text = error.read(10_000).decode(errors="replace")
+    try:
+        told = json.loads(text)["error"]
+        text = told["message"] if isinstance(told, dict) else str(told)
+    except (ValueError, KeyError, TypeError):
+        pass
+    return f"HTTP {error.code} {' '.join(text.split())[:160]}".strip()
+
+
+def _asked_pause(error: urllib.error.HTTPError) -> float:
+    """Seconds that a refusal asks to wait; 0 when it does not say."""
+    try:
+        return float(error.headers.get("Retry-After", 0))
+    except ValueError:  # a date
+        return 0.0
