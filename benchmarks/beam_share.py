@@ -23,7 +23,7 @@ from foretaste.codes.beam import FoundItems, score_catalog, share_found
 from foretaste.codes.trie import Trie
 from foretaste.data.sequences import Sequences
 from foretaste.recommenders.core.generator import Generator
-from foretaste.recommenders.tiger import Asking, TIGERNetwork
+from foretaste.recommenders.tiger import TIGER
 
 WIDTHS = (10, 20, 30, 50, 100)
 K = 10
@@ -32,21 +32,21 @@ K = 10
 @torch.no_grad()
 def exact(model: Generator, histories: Sequences) -> torch.Tensor:
     """Log-probabilities ``[B, items]`` of every item, each path on its own."""
-    network = model.network.eval()
-    assert isinstance(network, TIGERNetwork)
+    assert isinstance(model, TIGER)
+    model.network.eval()
     trie, rows = Trie.from_table(model.codes.table), []
     for history in histories:
         items = torch.from_numpy(history[-model.config.max_length :]).long()[None]
         lengths = torch.tensor([items.shape[1]])
-        asking = Asking(*network.memory_of_last(network.read(items), lengths))
-        rows.append(score_catalog(lambda step, a=asking: network.write(step, a), trie, 1)[0])
+        asking = model.writer.ask(items, lengths)
+        rows.append(score_catalog(lambda step, a=asking: model.writer.write(step, a), trie, 1)[0])
     return torch.stack(rows)
 
 
 def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one model."""
     arm = next(arm for arm in ARMS if arm.name == name)
-    model = fit(arm, data, 0, args)
+    model = fit(arm, data, 0, args.learning_rate, args)
     assert isinstance(model, Generator)
     warm = np.flatnonzero(data.split.test.histories.lengths > 0)[: args.questions]
     histories = data.split.test.histories.take(warm)

@@ -6,14 +6,16 @@
 asked as they are, items of the history allowed. ``--data`` takes a log; it is cut by leave-last-out
 after a 5-core, and items of the history are left out. Ranking is over the full catalog.
 
-All networks have the same width, blocks, dropout, batches and early stopping on validation. Codes
-are made once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is asked
-with every number of warm-up slots. Figures of every question are kept in ``--runs``, one file for
-each arm and seed, so that the script goes on where it was stopped; differences are paired by
+All networks have the same width, blocks, dropout, batches and early stopping on validation; each
+tries the same learning rates with the first seed, and keeps the one that validation likes best.
+Codes are made once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is
+asked with every number of warm-up slots. Figures of every question are kept in ``--runs``, one file
+for each arm and seed, so that the script goes on where it was stopped; differences are paired by
 question, each question's mean over the seeds.
 """
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +48,7 @@ TRAIN = {
 }
 NETWORK: dict[str, Any] = {"dim": 64, "layers": 2, "heads": 2, "max_length": 50}
 WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "beams": 30}
+ALONE = {"architecture": "decoder-only", "reads": "codes"}
 
 
 class Arm(NamedTuple):
@@ -76,8 +79,11 @@ ARMS = [
     Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR"),
     Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes"),
     Arm("S2GR, blank, over RQ-VAE codes", "s2gr", "rqvae", {"thinking": "blank"}),
+    Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER"),
 ]
 L2 = (10.0, 100.0, 1_000.0)
+FIXED = ("popularity", "ease")
+"""Models without a learning rate and a seed."""
 
 
 class Data(NamedTuple):
@@ -109,24 +115,24 @@ def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> 
     return folder
 
 
-def made(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> Recommender:
+def made(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace) -> Recommender:
     """An unfitted model."""
     kind = find(arm.model)
-    if arm.model in ("popularity", "ease"):
+    if arm.model in FIXED:
         return kind()
-    train = TRAIN | {"learning_rate": args.learning_rate}
+    train = TRAIN | {"learning_rate": rate}
     parameters: dict[str, Any] = {"train": train, "dropout": args.dropout}
     if not arm.codes:
         return kind(**NETWORK, **parameters)
-    codes = codes_of(data, arm.codes, args.source, seed, args.runs)
-    return kind(**WRITING, **parameters, codes_from=codes, **arm.parameters)
+    parameters["codes_from"] = codes_of(data, arm.codes, args.source, seed, args.runs)
+    return kind(**(WRITING | parameters | arm.parameters))
 
 
-def fit(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> Recommender:
+def fit(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace) -> Recommender:
     """A fitted model; EASE with the penalty that is best on validation."""
     run = RunContext(seed=seed, threads=1)
     if arm.model != "ease":
-        model = made(arm, data, seed, args)
+        model = made(arm, data, seed, rate, args)
         model.fit(data.split, run)
         return model
     models = [find("ease")(l2=l2) for l2 in L2]
@@ -166,11 +172,26 @@ class Kept:
         return np.mean([np.load(self.path(seed))[metric] for seed in chosen], axis=0)
 
 
-def measure(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
-    """Fit, ask, and keep; MDGR is asked with every number of warm-up slots."""
+def rate_of(arm: Arm, data: Data, args: argparse.Namespace) -> float:
+    """The learning rate that is best on validation, with the first seed."""
+    if arm.model in FIXED:
+        return 0.0
+    found = {}
+    for rate in args.rates:
+        kept = Kept(args.runs / "rates", f"{data.name}-{rate}", arm.name)
+        if not kept.path(0).exists():
+            measure(arm, data, 0, rate, args, kept.folder)
+        found[rate] = float(np.load(kept.path(0))["valid"])
+    return max(found, key=lambda rate: found[rate])
+
+
+def measure(
+    arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace, folder: Path
+) -> None:
+    """Fit, ask, and keep in ``folder``; MDGR is asked with every number of warm-up slots."""
     begin = time.process_time()
-    model = fit(arm, data, seed, args)
-    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin}
+    model = fit(arm, data, seed, rate, args)
+    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin, "rate": rate}
     asked = [("", None)]
     if arm.name == "MDGR":
         assert isinstance(model, Generator)
@@ -186,17 +207,30 @@ def measure(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
         answers = rank_queries(model, data.split.test, METRICS, exclude=data.exclude)
         found["ask_seconds"] = time.process_time() - begin
         found |= {metric: answers.metrics[metric] for metric in METRICS}
-        kept = Kept(args.runs, data.name, arm.name + suffix)
+        kept = Kept(folder.parent, folder.name, arm.name + suffix)
         kept.folder.mkdir(parents=True, exist_ok=True)
         np.savez(kept.path(seed), **found)
         print(
-            data.name,
-            arm.name + suffix,
-            seed,
-            f"valid {found['valid']:.4f} test {found['ndcg@10'].mean():.4f}",
+            f"{folder.name} {arm.name}{suffix} {seed} rate {rate} valid {found['valid']:.4f}",
             f"fit {found['fit_seconds']:.0f} s, ask {found['ask_seconds']:.1f} s",
             flush=True,
         )
+
+
+def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
+    """See that the figures of an arm and a seed are there; those of the first were made to tune."""
+    folder = args.runs / data.name
+    if Kept(args.runs, data.name, arm.name).path(seed).exists() or (arm.model in FIXED and seed):
+        return
+    rate = rate_of(arm, data, args)
+    if seed or arm.model in FIXED:
+        measure(arm, data, seed, rate, args, folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    tried = args.runs / "rates" / f"{data.name}-{rate}"
+    stem = Kept(args.runs, data.name, arm.name).stem
+    for path in [*tried.glob(f"{stem}-0.npz"), *tried.glob(f"{stem}_?_warm-up-0.npz")]:
+        shutil.copy(path, folder / path.name)
 
 
 def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
@@ -239,6 +273,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
                 "control": control,
                 "minus control": told(name, control) if control else "",
                 "minus SASRec": told(name, "SASRec"),
+                "rate": f"{float(kept.seeds[0]['rate']):g}",
                 "CPU s to fit": f"{np.mean([one['fit_seconds'] for one in kept.seeds]):.0f}",
                 "ms/question": "{:.1f}".format(
                     1000
@@ -271,18 +306,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--source", choices=["text", "collaborative", "both"], default="both")
     parser.add_argument("--dropout", type=float, default=0.3)
-    parser.add_argument("--learning-rate", type=float, default=0.001)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.002, 0.004])
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     for data in read_data(args):
         for seed in args.seeds:
             for arm in [ARMS[number] for number in args.arms]:
-                fixed = arm.model in ("popularity", "ease")
-                if Kept(args.runs, data.name, arm.name).path(seed).exists() or (fixed and seed):
-                    continue
-                measure(arm, data, seed, args)
+                measured(arm, data, seed, args)
     folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
+    folders.remove("rates")
     rows = [row for data in folders for row in rows_of(data, args.runs)]
     about = (
         "Width 64, 2 blocks that read and 2 that write; means over seeds with 95 % intervals over "

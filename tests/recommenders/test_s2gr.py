@@ -23,7 +23,7 @@ def network_of(split: Split, **parameters) -> S2GRNetwork:
 
 def asking_of(network: S2GRNetwork, history: list[int]) -> Asking:
     items, lengths = torch.tensor([history]), torch.tensor([len(history)])
-    return Asking(*network.memory_of_last(network.read(items), lengths))
+    return network.ask(items, lengths)
 
 
 @pytest.mark.parametrize("thinking", ["stepwise", "first"])

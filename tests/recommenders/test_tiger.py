@@ -10,7 +10,7 @@ from foretaste.codes.beam import FoundItems, score_catalog, share_found
 from foretaste.codes.trie import Trie
 from foretaste.data.split import Split
 from foretaste.recommenders.core.generator import Generator
-from foretaste.recommenders.tiger import Asking, TIGERNetwork
+from foretaste.recommenders.tiger import TIGER
 
 from .generators import fitted, lost
 
@@ -18,6 +18,7 @@ HISTORIES = [[3], [0, 5, 3], [7, 1, 2, 9]]
 KINDS = [
     pytest.param("tiger", {}, id="tiger"),
     pytest.param("tiger", {"reads": "items"}, id="tiger, items"),
+    pytest.param("tiger", {"architecture": "decoder-only"}, id="tiger, decoder only"),
     pytest.param("s2gr", {"align": 0, "contrast": 0, "regularise": 0}, id="stepwise"),
     pytest.param(
         "s2gr", {"align": 0, "contrast": 0, "regularise": 0, "thinking": "first"}, id="first"
@@ -28,10 +29,9 @@ KINDS = [
 
 def exact_scores(model: Generator, history: list[int]) -> torch.Tensor:
     """Log-probabilities ``[items]``, every path written on its own."""
-    network = model.network
-    assert isinstance(network, TIGERNetwork)
-    items, lengths = torch.tensor([history]), torch.tensor([len(history)])
-    asking = Asking(*network.memory_of_last(network.read(items), lengths))
+    assert isinstance(model, TIGER)
+    network = model.writer
+    asking = network.ask(torch.tensor([history]), torch.tensor([len(history)]))
     trie = Trie.from_table(model.codes.table)
     with torch.no_grad():
         return score_catalog(lambda step: network.write(step, asking), trie, 1)[0]

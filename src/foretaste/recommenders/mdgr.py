@@ -26,7 +26,7 @@ from foretaste.codes.opq import OPQConfig
 from foretaste.codes.parallel import FREE, SlotIndex
 from foretaste.codes.table import Codes
 from foretaste.nn.decoder import Memory, Texts
-from foretaste.recommenders.core.code_network import CodeNetwork
+from foretaste.recommenders.core.code_network import ReadingNetwork
 from foretaste.recommenders.core.coding import CodingConfig
 from foretaste.recommenders.core.generator import Asked, Generator
 from foretaste.recommenders.core.generator_config import GeneratorConfig
@@ -74,7 +74,7 @@ class Begun(NamedTuple):
     begin: Tensor
 
 
-class MDGRNetwork(CodeNetwork):
+class MDGRNetwork(ReadingNetwork):
     """Fills hidden slots knowing the others and the history."""
 
     config: MDGRConfig

@@ -3,15 +3,18 @@
 Of the paper it keeps residual codes of item text, histories read as all their codes, a decoder that
 writes from left to right, and beam search. Unlike the paper's T5 the encoder looks back only, so
 that one pass over a window trains the writing after each of its events, and searching never leaves
-the catalog.
+the catalog. The variant without a decoder is one stack over one stream of codes, whose texts go on
+where the history ends.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from foretaste.codes.beam import FoundItems, Step, beam_search
@@ -19,13 +22,42 @@ from foretaste.codes.table import Codes
 from foretaste.codes.trie import Trie
 from foretaste.nn.decoder import Memory, Texts, Written
 from foretaste.nn.initialising import by_width
-from foretaste.recommenders.core.code_network import CodeNetwork, Taught
+from foretaste.recommenders.core.code_network import CodeNetwork, ReadingNetwork, Taught
+from foretaste.recommenders.core.code_stream import CodeStream
 from foretaste.recommenders.core.generator import Asked, Generator
 from foretaste.recommenders.core.generator_config import GeneratorConfig
 
 
 class TIGERConfig(GeneratorConfig):
-    """Of TIGER."""
+    """Of TIGER.
+
+    Attributes:
+        architecture: an encoder reads and a decoder writes, or a decoder alone of as many blocks as
+            both, for which the next item's codes are the next tokens of the history.
+    """
+
+    architecture: Literal["encoder-decoder", "decoder-only"] = "encoder-decoder"
+
+    @model_validator(mode="after")
+    def _reads_what_it_writes(self) -> TIGERConfig:
+        if self.architecture == "decoder-only" and self.reads != "codes":
+            raise ValueError('architecture = "decoder-only" reads codes: leave reads = "codes"')
+        return self
+
+
+class Writer(Protocol):
+    """A network that writes codes step by step."""
+
+    def ask(self, items: Tensor, lengths: Tensor) -> Any:
+        """Begin to write about histories int64 ``[B, P]``, right-padded; what ``write`` is given.
+
+        ``lengths`` int64 ``[B]``.
+        """
+        ...
+
+    def write(self, step: Step, asking: Any) -> Tensor:
+        """Logits ``[R, K]`` of the next code after each prefix; ``asking`` is brought forward."""
+        ...
 
 
 @dataclass
@@ -45,7 +77,7 @@ class Asking:
     thoughts: dict[int, Tensor] = field(default_factory=dict)
 
 
-class TIGERNetwork(CodeNetwork):
+class TIGERNetwork(ReadingNetwork):
     """Writes each code knowing those before it."""
 
     def __init__(self, codes: Codes, config: GeneratorConfig) -> None:
@@ -69,6 +101,10 @@ class TIGERNetwork(CodeNetwork):
         texts = Texts(torch.arange(len(goals), device=goals.device), len(goals))
         return -self.codes.losses(self.teach(begin, goals, memory, texts).hidden, goals).sum(1)
 
+    def ask(self, items: Tensor, lengths: Tensor) -> Asking:
+        """See ``Writer``."""
+        return Asking(*self.memory_of_last(self.read(items), lengths))
+
     def teach(self, begin: Tensor, goals: Tensor, memory: Memory, texts: Texts) -> Taught:
         """Write the right codes.
 
@@ -83,10 +119,7 @@ class TIGERNetwork(CodeNetwork):
         return Taught(self.decoder(x, memory, texts)[0])
 
     def write(self, step: Step, asking: Asking) -> Tensor:
-        """Logits ``[R, K]`` of the next code after each prefix; ``asking`` is brought forward.
-
-        A step without parents writes its whole prefix again.
-        """
+        """See ``Writer``; a step without parents writes its whole prefix again."""
         if step.level and step.parents is None:
             asking.written = None
             rows = torch.arange(len(step.queries), device=step.queries.device)
@@ -120,16 +153,23 @@ class TIGER(Generator):
     name = "tiger"
     Config = TIGERConfig
 
-    def _network(self, codes: Codes) -> TIGERNetwork:
+    def _network(self, codes: Codes) -> CodeNetwork:
+        if self.config.architecture == "decoder-only":
+            return CodeStream(codes, self.config)
         return TIGERNetwork(codes, self.config)
+
+    @property
+    def writer(self) -> Writer:
+        """The network, which is of one of two kinds."""
+        assert isinstance(self.network, TIGERNetwork | CodeStream)
+        return self.network
 
     def _index(self, table: np.ndarray) -> Trie:
         return Trie.from_table(table)
 
     def _search(self, asked: Asked, index: Trie) -> FoundItems:
-        network = self.network
-        assert isinstance(network, TIGERNetwork)
-        asking = Asking(*network.memory_of_last(network.read(asked.items), asked.lengths))
+        network = self.writer
+        asking = network.ask(asked.items, asked.lengths)
         return beam_search(
             lambda step: network.write(step, asking),
             index,

@@ -1,4 +1,4 @@
-"""What networks of generators share: code vectors, and an encoder that reads a window once."""
+"""What networks of generators share: code vectors, training, and a reader of histories."""
 
 from __future__ import annotations
 
@@ -43,36 +43,16 @@ class Taught(NamedTuple):
 
 
 class CodeNetwork(nn.Module):
-    """Reads histories of items with codes, and writes the codes of the next item.
+    """Writes the codes of the next item, knowing those of a history."""
 
-    A text begins with what the encoder says after the last
-    event, and what it reads besides is every state up to there.
-    """
-
-    def __init__(self, config: GeneratorConfig, codes: Codes, *, causal: bool) -> None:
-        """``causal`` is as for ``Decoder``."""
+    def __init__(self, config: GeneratorConfig, codes: Codes) -> None:
+        """A network for a catalog with these codes."""
         super().__init__()
         self.config = config
-        dim, heads = config.dim, config.heads
-        self.codes = CodeEmbedding(codes.table, codes.sizes, dim)
-        self.per_event = self.codes.levels if config.reads == "codes" else 1
-        self.level = nn.Embedding(self.codes.levels, dim)  # which code of an item is read
-        self.joined = nn.Sequential(
-            nn.Linear(self.codes.levels * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
-        )
-        window = config.max_length * self.per_event
-        self.encoder = nn.ModuleList(
-            WindowedBlock(
-                dim, heads, window, config.dropout, FullKeyValues(dim, heads, nn.Identity())
-            )
-            for _ in range(config.layers)
-        )
-        self.norm = nn.LayerNorm(dim)
+        self.codes = CodeEmbedding(codes.table, codes.sizes, config.dim)
+        self.level = nn.Embedding(self.codes.levels, config.dim)  # which code of an item is read
+        self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
-        self.decoder = Decoder(
-            dim, heads, config.decoder_layers, config.max_length, config.dropout, causal=causal
-        )
-        self.apply(by_width)
 
     @abstractmethod
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
@@ -93,6 +73,34 @@ class CodeNetwork(nn.Module):
             lengths: int64 ``[B]``.
             goals: int64 ``[B]``, the items to be written.
         """
+
+
+class ReadingNetwork(CodeNetwork):
+    """Reads a window once by an encoder, and writes by a decoder.
+
+    A text begins with what the encoder says after the last event, and what it reads besides is
+    every state up to there.
+    """
+
+    def __init__(self, config: GeneratorConfig, codes: Codes, *, causal: bool) -> None:
+        """``causal`` is as for ``Decoder``."""
+        super().__init__(config, codes)
+        dim, heads = config.dim, config.heads
+        self.per_event = self.codes.levels if config.reads == "codes" else 1
+        self.joined = nn.Sequential(
+            nn.Linear(self.codes.levels * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
+        )
+        window = config.max_length * self.per_event
+        self.encoder = nn.ModuleList(
+            WindowedBlock(
+                dim, heads, window, config.dropout, FullKeyValues(dim, heads, nn.Identity())
+            )
+            for _ in range(config.layers)
+        )
+        self.decoder = Decoder(
+            dim, heads, config.decoder_layers, config.max_length, config.dropout, causal=causal
+        )
+        self.apply(by_width)
 
     def read(self, items: Tensor) -> Reading:
         """Encode histories int64 ``[B, P]``, right-padded."""
