@@ -58,6 +58,7 @@ def arms(items: int, refresh: int) -> dict[str, Arm]:
     return {
         "pfedrec": Arm("pfedrec", {}, HEADS),
         "fedmf": Arm("fedmf", {}, HEADS),
+        "fedrap": Arm("fedrap", {}, {"own_rate": (10.0, 50.0)}),
         "small dim": Arm("pfedrec", {}, HEADS, -(-SENT // (4 * items))),
         "hashed": Arm("pfedrec", {"rows": -(-SENT // (4 * DIM))}, {"hashes": (1, 2)}),
         "random codes": Arm("rqfedrec", both_random, HEADS),

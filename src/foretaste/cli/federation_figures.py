@@ -70,10 +70,17 @@ def print_prepared(folder: RunFolder, quiet: bool, as_json: bool) -> None:
 
 def _print_list(title: str, declared: Sequence[Declared]) -> None:
     rows = [
-        [one.name, f"{one.dtype} {list(one.shape)}", f"{one.bytes:,}", one.meaning]
+        [
+            one.name,
+            f"{one.dtype} {list(one.shape)}",
+            f"{one.bytes:,}{' a row' * one.ragged}",
+            one.meaning,
+        ]
         for one in declared
     ]
     head = ["array", "type and shape", "bytes", "what it is"]
-    print_table(f"{title}: {sum(one.bytes for one in declared):,} bytes of values", head, rows)
+    whole, a_row = (sum(one.bytes for one in declared if one.ragged == of) for of in (False, True))
+    size = f"{whole:,} bytes of values" + (f", and {a_row:,} a row" if a_row else "")
+    print_table(f"{title}: {size}", head, rows)
     reasons = dict.fromkeys(one.reason for one in declared)
     say(f"Why: {'; '.join(reasons)}.\n")

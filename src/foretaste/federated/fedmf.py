@@ -22,6 +22,7 @@ from foretaste.federated.core.base import FederatedMethod, LocalUsers, Sums, Tra
 from foretaste.federated.core.boundary import Arrays, Declared
 from foretaste.federated.core.chosen_items import (
     ChosenItems,
+    Steps,
     asked_by_items,
     descend,
     drawn_examples,
@@ -257,8 +258,8 @@ class FedMF(FederatedMethod):
     ) -> Trained:
         """See ``FederatedMethod``."""
         local = self.config.local
-        chosen = drawn_examples(users.histories, users.draws, local.negatives, self.items)
-        vectors = self._all_vectors(received)[chosen.items]  # [C, U, D]
+        chosen = self.examples(users)
+        vectors = self.seen_vectors(received, users, chosen)  # [C, U, D]
         before = torch.from_numpy(users.personal[HEAD])
         after, losses = self.fit_heads(before, vectors, chosen)
         # Without alternation both parts step from the point that they were at.
@@ -266,7 +267,7 @@ class FedMF(FederatedMethod):
         weights = torch.ones(len(users))
         if self.config.weighting == "events":
             weights = torch.from_numpy(users.histories.lengths).float()
-        codes = self.codes(received)
+        codes, own = self.codes(received), {}
         if codes is not None and not each and self.adds_up:
             asked = asked_by_items(vectors, chosen, *head, local.learning_rate)
             parts = self._in_one(asked, torch.from_numpy(codes), chosen, weights, round)
@@ -274,11 +275,36 @@ class FedMF(FederatedMethod):
         else:
             table = torch.from_numpy(np.array(self.table(received)))
             places = None if codes is None else torch.from_numpy(codes)[chosen.items]  # [C, U, L]
-            steps = descend(vectors, table, places, chosen, *head, local)
+            steps, own = self.descend(vectors, table, places, chosen, head, users, round)
             parts = self.parts(steps.tables, places, chosen)
             parts |= self.more_parts(steps.items, chosen.items, round)
             updates = Updates(weights, parts)
-        return Trained(updates, float(weights.sum()), losses, {HEAD: after.numpy()})
+        return Trained(updates, float(weights.sum()), losses, {HEAD: after.numpy(), **own})
+
+    def examples(self, users: LocalUsers) -> ChosenItems:
+        """What users chose, and items drawn anew in every round."""
+        return drawn_examples(users.histories, users.draws, self.config.local.negatives, self.items)
+
+    def seen_vectors(
+        self, received: Mapping[str, np.ndarray], users: LocalUsers, chosen: ChosenItems
+    ) -> Tensor:
+        """Vectors of the examples as each user sees them, ``[C, U, D]``."""
+        del users
+        return self._all_vectors(received)[chosen.items]
+
+    def descend(
+        self,
+        vectors: Tensor,
+        table: Tensor,
+        places: Tensor | None,
+        chosen: ChosenItems,
+        head: tuple[Tensor, Tensor],
+        users: LocalUsers,
+        round: int,
+    ) -> tuple[Steps, Arrays]:
+        """Changes of what travels, and what else stays with the users then; see ``descend``."""
+        del users, round
+        return descend(vectors, table, places, chosen, *head, self.config.local), {}
 
     @property
     def adds_up(self) -> bool:
@@ -338,12 +364,18 @@ class FedMF(FederatedMethod):
 
     def scores(self, received: Mapping[str, np.ndarray], users: LocalUsers) -> Tensor:
         """By each user's own head, fitted to what came down before it answers."""
-        vectors, negatives = self._all_vectors(received), self.config.local.negatives
-        chosen = drawn_examples(users.histories, users.draws, negatives, self.items)
+        chosen = self.examples(users)
         heads = torch.from_numpy(users.personal[HEAD])
-        heads, _ = self.fit_heads(heads, vectors[chosen.items], chosen)
+        heads, _ = self.fit_heads(heads, self.seen_vectors(received, users, chosen), chosen)
         head, constant = self.split_head(heads)
-        return head @ vectors.T + constant[:, None]
+        return self.scores_of(head, received, users) + constant[:, None]
+
+    def scores_of(
+        self, head: Tensor, received: Mapping[str, np.ndarray], users: LocalUsers
+    ) -> Tensor:
+        """Heads ``[C, D]`` times the vectors of all items, ``[C, items]``."""
+        del users
+        return head @ self._all_vectors(received).T
 
     def item_evidence(self, update: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Norms of the changes of an item's rows, added up."""

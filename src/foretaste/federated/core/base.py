@@ -15,6 +15,7 @@ from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
 from foretaste.federated.core.boundary import Arrays, Declared
 from foretaste.federated.core.config import FederatedConfig
+from foretaste.federated.core.personal import nothing
 from foretaste.federated.core.registry import register
 from foretaste.federated.core.server_step import server_step
 from foretaste.federated.core.updates import Updates
@@ -132,7 +133,10 @@ class FederatedMethod(ABC):
         """
 
     def personal(self) -> tuple[Declared, ...]:
-        """Arrays that stay with a user, kept between rounds on its device."""
+        """Arrays that stay with a user, kept between rounds on its device.
+
+        One whose shape begins with -1 is given and returned as an array of arrays (``as_rows``).
+        """
         return ()
 
     # At the server.
@@ -162,7 +166,7 @@ class FederatedMethod(ABC):
 
     def first_personal(self, draws: np.ndarray) -> Arrays:
         """Personal arrays ``[C, *shape]`` of users who have none yet; ``draws`` uint64 ``[C]``."""
-        return {one.name: np.zeros((len(draws), *one.shape), one.dtype) for one in self.personal()}
+        return {one.name: nothing(one, len(draws)) for one in self.personal()}
 
     @abstractmethod
     def train(

@@ -18,7 +18,8 @@ class Declared(NamedTuple):
     Attributes:
         name: of the array.
         dtype: NumPy's name of its type, such as ``float32``.
-        shape: its whole shape; ``()`` for a single number.
+        shape: its whole shape; ``()`` for a single number. Of personal arrays only, it may begin
+            with -1: as many rows as the user has.
         meaning: what it is.
         reason: why it leaves (or, of personal arrays, why it stays).
         kept: the receiver keeps it, so it travels only when it has changed; for arrays that go
@@ -33,9 +34,14 @@ class Declared(NamedTuple):
     kept: bool = False
 
     @property
+    def ragged(self) -> bool:
+        """Whether it has as many rows as the user."""
+        return -1 in self.shape[:1]
+
+    @property
     def bytes(self) -> int:
-        """Of its values."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        """Of its values; when it is ragged, of those of one row."""
+        return abs(int(np.prod(self.shape, dtype=np.int64))) * np.dtype(self.dtype).itemsize
 
 
 def check(arrays: Mapping[str, np.ndarray], declared: Sequence[Declared], place: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,24 @@ import numpy as np
 from foretaste.errors import InputError
 from foretaste.federated.core.boundary import Arrays, Declared
 from foretaste.recommenders.core.storage import read_arrays, write_arrays
+
+LENGTHS = "lengths/"
+"""Before the name of an array of which every user has as many rows as it likes: how many."""
+
+
+def as_rows(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of different lengths as an array of arrays, ``[users]``."""
+    found = np.empty(len(parts), object)
+    for place, part in enumerate(parts):
+        found[place] = part
+    return found
+
+
+def nothing(declared: Declared, users: int) -> np.ndarray:
+    """What users have before anything was kept: zeros, or no rows."""
+    if declared.ragged:
+        return as_rows([np.zeros((0, *declared.shape[1:]), declared.dtype)] * users)
+    return np.zeros((users, *declared.shape), declared.dtype)
 
 
 class PersonalStore:
@@ -31,13 +50,13 @@ class PersonalStore:
     def before(self, round: int) -> tuple[Arrays, np.ndarray]:
         """Arrays ``[users, *shape]`` as they were before a round, in the order of the keys given.
 
+        Of an array with rows as many as a user has (shape ``(-1, ...)``), an array of arrays.
+
         Returns:
             The arrays, and whether a user has any, bool ``[users]``.
         """
         known = np.zeros(len(self.keys), bool)
-        arrays = {
-            one.name: np.zeros((len(self.keys), *one.shape), one.dtype) for one in self.declared
-        }
+        arrays = {one.name: nothing(one, len(self.keys)) for one in self.declared}
         earlier = [number for number in self._rounds() if number < round]
         if not self.declared or not earlier:
             return arrays, known
@@ -47,7 +66,11 @@ class PersonalStore:
         rows = self.order[place[mine]]
         known[rows] = True
         for one in self.declared:
-            arrays[one.name][rows] = kept[one.name][mine]
+            found = kept[one.name]
+            if one.ragged:
+                ends = np.cumsum(kept[LENGTHS + one.name])
+                found = as_rows(np.split(found, ends)[:-1])
+            arrays[one.name][rows] = found[mine]
         return arrays, known
 
     def after(self, round: int, arrays: Arrays, known: np.ndarray) -> None:
@@ -56,6 +79,11 @@ class PersonalStore:
             return
         rows = self.order[known[self.order]]
         kept = {name: array[rows] for name, array in arrays.items()}
+        for one in self.declared:
+            if one.ragged:
+                own = kept[one.name]
+                kept[one.name] = np.concatenate([*own, np.zeros((0, *one.shape[1:]), one.dtype)])
+                kept[LENGTHS + one.name] = np.array([len(part) for part in own], np.int64)
         kept["keys"] = self.keys[known[self.order]]
         if self.folder is None:
             self._memory[round] = kept
@@ -71,8 +99,7 @@ class PersonalStore:
             return self._memory[round]
         kept = read_arrays(self._path(round))
         for one in self.declared:
-            array = kept.get(one.name)
-            if array is None or array.shape != (len(kept["keys"]), *one.shape):
+            if not _fits(one, kept):
                 raise InputError(
                     f"{self._path(round)}: not the personal arrays of this method. Give the node "
                     "another folder, or delete the file to begin anew."
@@ -87,3 +114,11 @@ class PersonalStore:
     def _path(self, round: int) -> Path:
         assert self.folder is not None
         return self.folder / f"personal-{round:06d}.safetensors"
+
+
+def _fits(declared: Declared, kept: Mapping[str, np.ndarray]) -> bool:
+    array, users = kept.get(declared.name), len(kept["keys"])
+    if array is None or not declared.ragged:
+        return array is not None and array.shape == (users, *declared.shape)
+    lengths = kept.get(LENGTHS + declared.name, np.zeros(0))
+    return len(lengths) == users and array.shape == (lengths.sum(), *declared.shape[1:])
