@@ -42,6 +42,7 @@ REFRESH = {"ml-100k": 5, "movietweetings": 5, "amazon18-office": 20}
 RATES = (0.01, 0.03)
 HEADS = {"regularization": (1e-3, 1e-2)}
 SERVER_ITEMS = {"items_rate": (0.03, 0.06)}
+INT8 = {"precision": "int8", "upload": "int8"}
 
 
 def arms(items: int, refresh: int) -> dict[str, Arm]:
@@ -70,7 +71,7 @@ def arms(items: int, refresh: int) -> dict[str, Arm]:
         "curriculum": Arm("rqfedrec", made, SERVER_ITEMS),
         "curriculum, mean over all": Arm("rqfedrec", made | {"average": "all"}, SERVER_ITEMS),
         "curriculum, no sketch": Arm("rqfedrec", made | {"sketch": 0}, SERVER_ITEMS),
-        "curriculum, int8": Arm("rqfedrec", made | {"precision": "int8"}, SERVER_ITEMS),
+        "curriculum, int8": Arm("rqfedrec", made | INT8, SERVER_ITEMS),
     }
 
 
@@ -95,7 +96,8 @@ class Bench:
     def run(self, arm: str, seed: int, *, noise: float = 0.0, cold: float = 0.0) -> dict[str, Any]:
         """One run with the settings that validation chose, from its file where there is one."""
         kind = f"noise-{noise}" if noise else f"cold-{cold}" if cold else "plain"
-        return self._kept(f"{kind}-{arm}-{seed}", arm, self.tuned(arm), seed, noise, cold)
+        settings = {**self.arms[arm].settings, **self.tuned(arm)}  # trials may be of older arms
+        return self._kept(f"{kind}-{arm}-{seed}", arm, settings, seed, noise, cold)
 
     def tuned(self, arm: str) -> dict[str, Any]:
         """The settings of the trial with the best validation figure, of seed 100."""
@@ -211,7 +213,7 @@ def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict
 
 ABOUT = {
     "quality": "Leave-last-out, full ranking and the target among 99 drawn items; bytes of a "
-    "client and round as serialised, mean over rounds (int8 up: the message of a node of one); "
+    "client and round as serialised, mean over rounds (int8: the sum of the one node is rounded); "
     "differences over the same users with 95 % intervals. Written by `benchmarks/rqfedrec.py`.",
     "noise": "NDCG@10 with a share of every history's events drawn at random. Written by "
     "`benchmarks/rqfedrec.py`.",

@@ -15,8 +15,7 @@ from foretaste.experiments.recipe import DataSection
 from foretaste.federated.core.base import LocalUsers, World
 from foretaste.federated.core.boundary import Arrays
 from foretaste.federated.core.fleet import LocalFleet
-from foretaste.federated.core.messages import PROTOCOL, Reply, encode
-from foretaste.federated.core.node import Node, NodeUsers, going_up
+from foretaste.federated.core.node import Node, NodeUsers
 from foretaste.federated.core.randomness import user_keys
 from foretaste.federated.core.registry import find_method
 from foretaste.federated.core.server import Server
@@ -119,7 +118,6 @@ def federate(arm: Arm, settings: dict[str, Any], asked: Questions, seed: int) ->
         if server.now.best_value is not None and server.now.best_value > best:
             best, heads = server.now.best_value, node.store.before(server.now.next_round)
     curve = server.now.curve
-    up = float(np.mean([one.up for one in curve]))
     figures = answers(method, server.now.best, heads, asked, server.now.best_round or 0)
     return {
         "settings": settings,
@@ -127,24 +125,10 @@ def federate(arm: Arm, settings: dict[str, Any], asked: Questions, seed: int) ->
         "round": server.now.best_round,
         "curve": [one.on_clients.get("ndcg@10") for one in curve if one.on_clients],
         "down": float(np.mean([one.down for one in curve])),
-        "up": _int8_up(method, up),
-        "up as sent": up,
+        "up": float(np.mean([one.up for one in curve])),
         "seconds": time.process_time() - begin,
         "figures": {name: values.tolist() for name, values in figures.items()},
     }
-
-
-def _int8_up(method: Any, sent: float) -> float:
-    """Bytes up of a client; with int8 those of the message that a node of one user could send."""
-    if getattr(method.config, "precision", "float32") == "float32":
-        return sent
-    arrays: Arrays = {}
-    for one in going_up(method, "train"):
-        whole = len(one.shape) == 2 and one.shape[1] > 1
-        arrays[one.name] = np.zeros(one.shape, np.int8 if whole else one.dtype)
-        if whole:
-            arrays[f"scale/{one.name}"] = np.zeros((one.shape[0], 1), np.float32)
-    return float(len(encode(Reply("train", 1, PROTOCOL, arrays))))
 
 
 def answers(

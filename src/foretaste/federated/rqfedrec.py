@@ -32,8 +32,9 @@ from torch import Tensor
 from foretaste.codes.kmeans import kmeans, nearest
 from foretaste.federated.core.base import Sums
 from foretaste.federated.core.boundary import Arrays, Declared
-from foretaste.federated.core.chosen_items import ChosenItems, scattered
+from foretaste.federated.core.chosen_items import scattered
 from foretaste.federated.core.randomness import hashed
+from foretaste.federated.core.rounding import step_of
 from foretaste.federated.core.server_step import FIRST, SECOND, server_step
 from foretaste.federated.core.updates import Rows
 from foretaste.federated.fedmf import TABLE, FedMFConfig
@@ -69,9 +70,8 @@ class RQFedRecConfig(FedMFConfig):
         first_mix: weight g of collaborative vectors in the first round.
         last_mix: the same after ``mix_rounds`` rounds; equal to ``first_mix`` it never changes.
         mix_rounds: rounds of the curriculum.
-        precision: of what travels: ``int8`` sends each row of the table as bytes and a scale, and
-            rounds every client's update to as many steps. Nodes send sums, so what goes up is
-            still float32; a node of one user could send the bytes.
+        precision: of what comes down: ``int8`` sends each row of the table as bytes and a scale.
+            What goes up is ``upload``'s.
     """
 
     average: Literal["all", "touched"] = "touched"
@@ -243,12 +243,6 @@ class RQFedRec(PFedRec):
 
     # At a node.
 
-    def parts(
-        self, changes: Tensor, places: Tensor | None, chosen: ChosenItems
-    ) -> dict[str, Tensor | Rows]:
-        """Of PFedRec; rounded where so few steps travel."""
-        return super().parts(self._rounded(changes), places, chosen)
-
     def more_parts(self, asked: Tensor, items: Tensor, round: int) -> dict[str, Tensor | Rows]:
         """The sketch of what items ask for."""
         if not self._sketched:
@@ -256,12 +250,7 @@ class RQFedRec(PFedRec):
         rows, signs = self.buckets(round)
         signed = asked * torch.from_numpy(signs)[items].unsqueeze(-1)
         index = torch.from_numpy(rows)[items].unsqueeze(-1)
-        return {SKETCH: self._rounded(scattered(signed, index, self.config.sketch))}
-
-    @property
-    def adds_up(self) -> bool:
-        """Rounding is of each client's update."""
-        return super().adds_up and self.config.precision == "float32"
+        return {SKETCH: scattered(signed, index, self.config.sketch)}
 
     def buckets(self, round: int) -> tuple[np.ndarray, np.ndarray]:
         """Row int64 and sign float32 of every item in the sketch of a round, ``[items]`` each."""
@@ -332,12 +321,6 @@ class RQFedRec(PFedRec):
         mix = float(state[MIX][0])
         return {SEMANTIC: 1 - mix, COLLABORATIVE: mix}
 
-    def _rounded(self, changes: Tensor) -> Tensor:
-        if self.config.precision == "float32":
-            return changes
-        scale = torch.from_numpy(step_of(changes.numpy()))
-        return (changes / scale).round() * scale
-
 
 def residual_codes(vectors: np.ndarray, levels: int, size: int, seed: int) -> Coded:
     """Residual k-means: every level clusters what the levels before it left over.
@@ -359,9 +342,3 @@ def residual_codes(vectors: np.ndarray, levels: int, size: int, seed: int) -> Co
         codes.append(nearest(left, books[-1])[0])
         left = left - books[-1][codes[-1]]
     return Coded(torch.stack(codes, 1).numpy().astype(np.uint8), torch.cat(books).numpy())
-
-
-def step_of(table: np.ndarray) -> np.ndarray:
-    """The step by which each row ``[..., D]`` fits into -127..127, float32 ``[..., 1]``."""
-    largest = np.abs(table).max(-1, keepdims=True)
-    return np.where(largest > 0, largest / 127, 1.0).astype(np.float32)

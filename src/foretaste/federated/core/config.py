@@ -149,6 +149,8 @@ class FederatedConfig(Part):
         evaluate_queries: validation queries used, a fixed random part when there are more.
         client_evaluation: nodes measure on their own users' newest event too, and send sums.
         metric: validation metric that chooses the best round.
+        upload: how numbers go up: ``float32``, or ``int8``, a byte each and a step for every row,
+            rounded by chance where a message leaves its node.
         memory: MB that copies of networks may take on a node.
         local: training on a client.
         server: the server's step.
@@ -170,6 +172,7 @@ class FederatedConfig(Part):
     evaluate_queries: int = Field(default=2_000, ge=1)
     client_evaluation: bool = False
     metric: str = "ndcg@10"
+    upload: Literal["float32", "int8"] = "float32"
     memory: int = Field(default=256, ge=1)
     local: LocalConfig = LocalConfig()
     server: ServerConfig = ServerConfig()
@@ -189,6 +192,11 @@ class FederatedConfig(Part):
             raise ValueError(
                 "client_evaluation sends sums without noise, which epsilon does not cover. Leave "
                 "one of them out"
+            )
+        if self.privacy.noise and self.privacy.where == "server" and self.upload == "int8":
+            raise ValueError(
+                "upload = int8 rounds sums before the server adds its noise, which epsilon does not "
+                "cover. Set privacy.where = client, or upload = float32"
             )
         if self.privacy.noise and self.robust.rule != "mean":
             raise ValueError(

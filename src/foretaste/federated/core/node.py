@@ -20,11 +20,12 @@ from foretaste.federated.core.messages import PROTOCOL, Order, Reply, check_prot
 from foretaste.federated.core.personal import PersonalStore
 from foretaste.federated.core.privacy import clipped, noisy
 from foretaste.federated.core.randomness import hashed, uniform
+from foretaste.federated.core.rounding import as_bytes, to_bytes
 from foretaste.federated.core.updates import Updates, zeros
 from foretaste.metrics import query_metrics, target_positions
 
-TAKES_PART, DROPS, HELD_OUT = 11, 12, 13
-"""Places of hashes by which users are chosen."""
+TAKES_PART, DROPS, HELD_OUT, ROUNDED = 11, 12, 13, 14
+"""Places of hashes by which users are chosen and values rounded."""
 MEASURED = ("ndcg@10", "hr@10")
 USERS, WEIGHT, LOSS, ASKED = "count/users", "count/votes", "figure/loss", "count/asked"
 
@@ -142,6 +143,8 @@ class Node:
         noise = config.privacy.noise
         if noise and config.privacy.where == "client" and len(rows):
             sums = noisy(sums, config.privacy, len(rows), (self.secret, order.round))
+        if config.upload == "int8":
+            sums = self._rounded(sums, order.round)
         counts = {USERS: np.array(len(rows), np.int64), WEIGHT: np.array(votes, np.float64)}
         if not noise:
             counts[LOSS] = np.array(losses, np.float64)
@@ -162,6 +165,13 @@ class Node:
             parts = [updates.pick(~index), wrong]
         for part in parts:
             (clipped(part, config.privacy) if config.privacy.clip else part).add_to(sums)
+
+    def _rounded(self, sums: Arrays, round: int) -> Arrays:
+        """As bytes. The chance is a hash, so that a round that is asked again sends the same."""
+        declared, seed = self.method.up(), self.method.world.seed
+        check(sums, declared, f"{self.name}, round {round}")  # a byte is always a number
+        who = np.bitwise_xor.reduce(self.users.keys, initial=0)
+        return to_bytes(sums, declared, int(hashed(who, seed, round, ROUNDED)))
 
     def _measure(self, received: Arrays, order: Order) -> Arrays:
         """Sums of metrics over users who have something to be asked for."""
@@ -246,7 +256,8 @@ def going_up(method: FederatedMethod, kind: str) -> tuple[Declared, ...]:
             counts.append(
                 Declared(f"count/new/{one.name}", "int64", (), meaning, "to measure bytes down")
             )
-    return (*method.up(), *counts)
+    sums = method.up()
+    return (*(as_bytes(sums) if method.config.upload == "int8" else sums), *counts)
 
 
 def _measured(name: str) -> Declared:

@@ -21,6 +21,7 @@ from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply, check_protocol
 from foretaste.federated.core.node import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
 from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
+from foretaste.federated.core.rounding import from_bytes
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.storage import read_arrays_about, write_arrays
@@ -224,10 +225,20 @@ class Server:
                     if (one.reply.kind, one.reply.round) != (kind, number):
                         raise InputError(f"{place}: a reply to round {one.reply.round} came late.")
                     check(one.reply.arrays, declared, place)
+                    one = one._replace(reply=self._restored(one.reply, place))
             except InputError as error:
                 one = one._replace(reply=None, problem=str(error))
             checked.append(one)
         return checked
+
+    def _restored(self, reply: Reply, place: str) -> Reply:
+        """With numbers again where bytes came."""
+        up = self.method.up()
+        if reply.kind != "train" or self.config.upload == "float32":
+            return reply
+        sums = from_bytes(reply.arrays, up)
+        check(sums, up, place)
+        return reply._replace(arrays={**reply.arrays, **sums})
 
     def _sums(self, reply: Reply) -> Sums:
         arrays = {one.name: reply.arrays[one.name] for one in self.method.up()}
