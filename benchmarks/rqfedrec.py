@@ -213,8 +213,10 @@ def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict
 
 ABOUT = {
     "quality": "Leave-last-out, full ranking and the target among 99 drawn items; bytes of a "
-    "client and round as serialised, mean over rounds (int8: the sum of the one node is rounded); "
-    "differences over the same users with 95 % intervals. Written by `benchmarks/rqfedrec.py`.",
+    "client and round as serialised, mean over rounds (int8: the sum of the one node is rounded; "
+    "files of runs without `upload` rounded each client's update, and theirs are the bytes that a "
+    "node of one user would send); differences over the same users with 95 % intervals. Written by "
+    "`benchmarks/rqfedrec.py`.",
     "noise": "NDCG@10 with a share of every history's events drawn at random. Written by "
     "`benchmarks/rqfedrec.py`.",
     "cold": "Targets among a tenth of the items that was taken out of all histories. Written by "

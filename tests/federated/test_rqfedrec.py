@@ -15,7 +15,8 @@ from foretaste.federated.core.base import LocalUsers, Sums, World
 from foretaste.federated.core.boundary import Arrays
 from foretaste.federated.core.chosen_items import drawn_examples
 from foretaste.federated.core.messages import PROTOCOL, Order, encode
-from foretaste.federated.rqfedrec import RQFedRec, RQFedRecConfig, residual_codes, step_of
+from foretaste.federated.core.node import going_up
+from foretaste.federated.rqfedrec import RQFedRec, RQFedRecConfig, residual_codes
 from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.configuring import build_config
 
@@ -275,10 +276,29 @@ def test_bytes_of_int8_and_its_error():
     assert sent["table"].dtype == np.int8
     wanted = exact.item_vectors(state)
     assert np.abs(method.item_vectors(sent) - wanted).max() < np.abs(wanted).max() / 100
-    users = users_of(method, ring(1))
-    up = summed(method, method.train(sent, users, 1, each=False))
-    steps = up["table"] / step_of(up["table"])
-    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+
+
+def test_bytes_both_ways_are_a_third_of_float32():
+    """As declared: codebooks and sketch a byte a number, a step a row, counts as they are."""
+    sizes = {"semantic_levels": 2, "semantic_size": 64, "collaborative_size": 32, "sketch": 64}
+    ups = {}
+    for how in ("float32", "int8"):
+        config = build_config(
+            RQFedRecConfig,
+            {**sizes, "precision": how, "upload": how, "clients": 1.0, "semantic": "random"},
+            place="test",
+        )
+        method = RQFedRec(config, World(catalog(), ALS(factors=32), seed=3))
+        server = server_of(method, ring(12), nodes=12)
+        done = server.step()
+        assert not done.problems
+        assert np.isfinite(server.now.state["collaborative/table"]).all()
+        ups[how] = sum(one.bytes for one in going_up(method, "train"))
+        assert ups[how] < done.up < ups[how] + 1200  # names, shapes, checksum
+    rows, sketch = 2 * 64 + 6 * 32, 64
+    counts = ups["float32"] - 4 * (32 * rows + rows + 32 * sketch)
+    assert ups["int8"] == 32 * (rows + sketch) + 4 * (rows + sketch) + 4 * rows + counts
+    assert ups["float32"] / ups["int8"] > 3.2
 
 
 def test_a_curious_server_reads_semantic_codes():

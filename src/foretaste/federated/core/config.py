@@ -195,8 +195,8 @@ class FederatedConfig(Part):
             )
         if self.privacy.noise and self.privacy.where == "server" and self.upload == "int8":
             raise ValueError(
-                "upload = int8 rounds sums before the server adds its noise, which epsilon does not "
-                "cover. Set privacy.where = client, or upload = float32"
+                "upload = int8 rounds sums before the server adds its noise, so epsilon would not "
+                "hold. Set privacy.where = client, or upload = float32"
             )
         if self.privacy.noise and self.robust.rule != "mean":
             raise ValueError(
