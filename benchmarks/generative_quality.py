@@ -49,7 +49,7 @@ TRAIN = {
 NETWORK: dict[str, Any] = {"dim": 64, "layers": 2, "heads": 2, "max_length": 50}
 WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "beams": 30}
 TWICE = {"views": 2}
-"""Masks of an event: MDGR then takes as long to train as the model that writes from left to right."""
+"""Masks of an event: training MDGR then takes as long as training what writes left to right."""
 ALONE = {"architecture": "decoder-only", "reads": "codes"}
 
 

@@ -136,7 +136,7 @@ def test_truncated_weights(foretaste, run):
 
 
 def test_weights_of_another_model(foretaste, run):
-    from foretaste.recommenders.core.storage import read_arrays, write_arrays
+    from foretaste.storage import read_arrays, write_arrays
 
     weights = run / "weights.safetensors"
     kept = {"popularity": read_arrays(weights)["popularity"]}

@@ -61,7 +61,7 @@ def test_bytes_and_ndcg_of_every_round_are_kept(federated, tmp_path):
 
 def test_a_killed_run_goes_on(foretaste, log, tmp_path, monkeypatch):
     from foretaste.federated.core import server
-    from foretaste.recommenders.core.storage import read_arrays
+    from foretaste.storage import read_arrays
 
     whole = foretaste("federate", "--data", log, *SMALL, "--run", "whole")
     assert whole.code == 0, whole.err

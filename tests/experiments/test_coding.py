@@ -13,7 +13,7 @@ from foretaste.errors import InputError
 from foretaste.experiments import coding
 from foretaste.experiments.recipe import DataSection, SplitSection
 from foretaste.recommenders.core.coding import CodedCatalog
-from foretaste.recommenders.core.storage import read_arrays
+from foretaste.storage import read_arrays
 
 CPU = FitContext(3, "cpu")
 SMALL = {"codes.tokenizer.levels": 2, "codes.tokenizer.size": 8}

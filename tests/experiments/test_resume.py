@@ -16,7 +16,7 @@ import pytest
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.experiments.running import resume, train
-from foretaste.recommenders.core.storage import read_arrays
+from foretaste.storage import read_arrays
 
 COMMAND = [sys.executable, "-m", "foretaste.cli.main"]
 EPOCHS = 40

@@ -10,7 +10,7 @@ import numpy as np
 
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.experiments.running import train
-from foretaste.recommenders.core.storage import read_arrays
+from foretaste.storage import read_arrays
 
 
 def test_two_processes_train_the_weights_of_one(recipe, tmp_path):

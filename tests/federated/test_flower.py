@@ -20,7 +20,7 @@ from foretaste.federated.engines.deployment import write_app
 from foretaste.federated.engines.flower import from_records, problem, size_of, to_records
 from foretaste.federated.plan import Plan
 from foretaste.federated.running import federate, prepare
-from foretaste.recommenders.core.storage import read_arrays
+from foretaste.storage import read_arrays
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -19,7 +19,7 @@ from foretaste.recommenders.core.generator import Generator
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.registry import find, names
 from foretaste.recommenders.core.sequence import SequenceRecommender
-from foretaste.recommenders.core.storage import read_arrays, write_arrays
+from foretaste.storage import read_arrays, write_arrays
 
 from .generators import SLOWLY, small_codes
 

@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 
 from foretaste.codes.dealing import keys_of
-from foretaste.codes.storing import read_arrays, write_arrays
 from foretaste.errors import InputError
+from foretaste.storage import read_arrays_about, write_arrays
+
+FIT_AGAIN = "Make one with: foretaste codes fit"
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Codes:
         Raises:
             InputError: when it is missing or damaged.
         """
-        arrays, about = read_arrays(Path(path))
+        arrays, about = read_arrays_about(Path(path), again=FIT_AGAIN)
         return cls.from_arrays(arrays, about, str(path))
 
     def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

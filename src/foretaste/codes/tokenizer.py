@@ -19,11 +19,11 @@ from torch import Tensor
 from foretaste.codes.books import Books
 from foretaste.codes.checking import build_config, check_vectors, checked_ids
 from foretaste.codes.dealing import deal
-from foretaste.codes.storing import read_arrays, write_arrays
-from foretaste.codes.table import Codes
+from foretaste.codes.table import FIT_AGAIN, Codes
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.progress import Progress, Silent
+from foretaste.storage import read_arrays_about, write_arrays
 from foretaste.suggesting import nearest
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ class Tokenizer(ABC):
         Raises:
             InputError: when it is missing, damaged, or a table of codes without a tokenizer.
         """
-        arrays, about = read_arrays(Path(path))
+        arrays, about = read_arrays_about(Path(path), again=FIT_AGAIN)
         if "tokenizer" not in about:
             raise InputError(f"{path}: codes without a tokenizer. Give the file that it saved.")
         kind = find(about["tokenizer"])

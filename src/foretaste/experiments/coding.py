@@ -32,7 +32,7 @@ from foretaste.recommenders.core.coding import (
     vectors_of,
 )
 from foretaste.recommenders.core.configuring import build_config
-from foretaste.recommenders.core.storage import write_whole
+from foretaste.storage import write_whole
 from foretaste.suggesting import nearest
 
 TEXT_CONFIGS = (TfidfConfig, SentenceConfig, EndpointConfig)

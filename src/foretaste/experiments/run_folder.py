@@ -15,7 +15,7 @@ from foretaste.data.catalog import Catalog
 from foretaste.errors import InputError
 from foretaste.experiments.recipe import Recipe, read_toml
 from foretaste.recommenders.core.base import Recommender
-from foretaste.recommenders.core.storage import write_whole
+from foretaste.storage import write_whole
 
 FORMAT = 1
 LEARNT = ("checkpoint.safetensors", "weights.safetensors")

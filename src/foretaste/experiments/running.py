@@ -157,7 +157,7 @@ def write_evaluations(run: RunFolder, evaluations: dict[str, Evaluation]) -> Non
     """``metrics.parquet`` and ``metrics.json`` of a run."""
     from io import BytesIO
 
-    from foretaste.recommenders.core.storage import write_whole
+    from foretaste.storage import write_whole
 
     buffer = BytesIO()
     pl.concat([one.per_query for one in evaluations.values()]).write_parquet(buffer)

@@ -18,7 +18,7 @@ from foretaste.federated.core.base import FederatedMethod, World
 from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.registry import find_method
 from foretaste.recommenders.core.configuring import build_config
-from foretaste.recommenders.core.storage import write_whole
+from foretaste.storage import write_whole
 
 FILE = "federation.toml"
 DEFAULT_METHOD = "fedavg"

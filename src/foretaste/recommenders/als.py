@@ -19,7 +19,7 @@ from foretaste.errors import InputError, MissingExtraError
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
 from foretaste.recommenders.core.results import FitReport
 from foretaste.recommenders.core.sparse import user_items
-from foretaste.recommenders.core.storage import checked
+from foretaste.storage import checked
 
 NUMBERS_AT_ONCE = 8_000_000
 """Numbers in the normal equations that are solved together (32 MB)."""

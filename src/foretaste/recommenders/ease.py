@@ -17,7 +17,7 @@ from foretaste.progress import Task
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
 from foretaste.recommenders.core.results import FitReport
 from foretaste.recommenders.core.sparse import user_items
-from foretaste.recommenders.core.storage import checked
+from foretaste.storage import checked
 
 ROWS_AT_ONCE = 256
 """Rows of the item-item matrix that are made or mirrored at a time."""

@@ -18,7 +18,7 @@ from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
 from foretaste.recommenders.core.results import FitReport
-from foretaste.recommenders.core.storage import checked
+from foretaste.storage import checked
 
 DAY = 86_400_000
 """Milliseconds."""

@@ -13,10 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from foretaste.errors import InputError
-from foretaste.recommenders.core.storage import write_whole
 from foretaste.reporting import charts, palette
 from foretaste.reporting.tables import Cell, Row, Table
 from foretaste.reporting.wording import NOTHING, duration, listing, share, whole
+from foretaste.storage import write_whole
 
 HERE = Path(__file__).parent
 POINTS = 256

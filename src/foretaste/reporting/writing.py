@@ -14,7 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from foretaste.errors import InputError
-from foretaste.recommenders.core.storage import write_whole
 from foretaste.reporting import palette
 from foretaste.reporting.background import data_card, verdicts
 from foretaste.reporting.federation import federation
@@ -27,6 +26,7 @@ from foretaste.reporting.repeating import costs, machines, repeats, report_comma
 from foretaste.reporting.runs import ReportedRun, common_metrics, part_to_report, read_runs
 from foretaste.reporting.scores import item_slices, metrics_table, paired, scores, user_slices
 from foretaste.reporting.wording import metric_title
+from foretaste.storage import write_whole
 
 HERE = Path(__file__).parent
 

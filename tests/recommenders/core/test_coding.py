@@ -20,7 +20,7 @@ from foretaste.recommenders.core.coding import (
     code_catalog,
     vectors_of,
 )
-from foretaste.recommenders.core.storage import read_arrays, write_arrays
+from foretaste.storage import read_arrays, write_arrays
 
 CPU = FitContext(0, "cpu")
 KINDS = ("red shoe", "blue hat", "green tea", "old book")

@@ -9,7 +9,7 @@ import numpy as np
 
 from foretaste.errors import InputError
 from foretaste.federated.core.boundary import Arrays
-from foretaste.recommenders.core.storage import read_arrays, write_arrays
+from foretaste.storage import read_arrays, write_arrays
 
 FILE = "kept.safetensors"
 

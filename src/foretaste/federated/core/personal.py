@@ -9,7 +9,7 @@ import numpy as np
 
 from foretaste.errors import InputError
 from foretaste.federated.core.boundary import Arrays, Declared
-from foretaste.recommenders.core.storage import read_arrays, write_arrays
+from foretaste.storage import read_arrays, write_arrays
 
 LENGTHS = "lengths/"
 """Before the name of an array of which every user has as many rows as it likes: how many."""

@@ -24,7 +24,7 @@ from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
 from foretaste.federated.core.rounding import from_bytes
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
-from foretaste.recommenders.core.storage import read_arrays_about, write_arrays
+from foretaste.storage import read_arrays_about, write_arrays
 
 CHECKPOINT = "federation.safetensors"
 Evaluate = Callable[[Recommender], dict[str, float]]

@@ -28,7 +28,7 @@ from foretaste.federated.engines.simulation import ended, flower_settings
 from foretaste.federated.gathering import node_count
 from foretaste.federated.plan import Plan
 from foretaste.progress import Progress
-from foretaste.recommenders.core.storage import write_whole
+from foretaste.storage import write_whole
 
 LOOPBACK = "127.0.0.1"
 MOST_NODES = 32

@@ -21,7 +21,7 @@ from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.recommenders.core.registry import find, register
 from foretaste.recommenders.core.results import FitReport, Recommendations
-from foretaste.recommenders.core.storage import read_arrays, write_arrays, write_whole
+from foretaste.storage import read_arrays, write_arrays, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foretaste.errors import InputError
 from foretaste.recommenders.core.results import Epoch
-from foretaste.recommenders.core.storage import read_arrays_about, write_arrays
+from foretaste.storage import read_arrays_about, write_arrays
 
 FILE = "checkpoint.safetensors"
 

@@ -28,7 +28,7 @@ from foretaste.language.tfidf import Tfidf, TfidfConfig
 from foretaste.recommenders.core.base import ModelConfig, Recommender
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.recommenders.core.sequence import SequenceRecommender
-from foretaste.recommenders.core.storage import read_arrays, write_arrays, write_whole
+from foretaste.storage import read_arrays, write_arrays, write_whole
 
 TokenizerConfig = Annotated[
     RQKMeansConfig | RQVAEConfig | CoBaConfig | OPQConfig, Field(discriminator="kind")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from foretaste.errors import InputError
-from foretaste.recommenders.core.storage import (
+from foretaste.storage import (
     checked,
     read_arrays,
     read_arrays_about,
@@ -106,10 +106,9 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path):
-    for folder in (tmp_path / "nowhere", tmp_path / "file"):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(InputError, match="cannot write"):
-            write_arrays(folder / "a", ARRAYS)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        write_arrays(tmp_path / "file" / "a", ARRAYS)
 
 
 def test_checked_says_what_does_not_fit():

@@ -14,13 +14,16 @@ import numpy as np
 
 from foretaste.errors import InputError, WriteError
 
+FORMAT = 1
+AGAIN = "Train again or resume the run."
+
 
 def write_arrays(
     path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any] | None = None
 ) -> None:
     """Write arrays, and a small JSON-able ``about``, to ``path`` in one step.
 
-    A crash or a full disk leaves the old file as it was.
+    Folders on the way are made. A crash or a full disk leaves the old file as it was.
 
     Raises:
         WriteError: when the disk is full or the folder cannot be written.
@@ -28,9 +31,10 @@ def write_arrays(
     from safetensors.numpy import save_file
 
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    text = json.dumps(about or {})
+    text = json.dumps({"format": FORMAT, **(about or {})})
     metadata = {"about": text, "crc32": _checksum(whole, text)}
-    _replace(path, lambda partial: save_file(whole, partial, metadata), _size(whole))
+    size = sum(array.nbytes for array in whole.values())
+    _replace(path, lambda partial: save_file(whole, partial, metadata), size)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -47,6 +51,7 @@ def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
 
     partial = path.with_name(path.name + ".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         partial.chmod(0o644)  # safetensors would let nobody else read it
         with partial.open("rb+") as file:
@@ -58,12 +63,8 @@ def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
         reason = getattr(error, "strerror", None) or error
         raise WriteError(
             f"{path}: cannot write {size:,} bytes ({reason}). "
-            "Free some space or choose another --run folder; what was there is untouched."
+            "Free some space or choose another folder; what was there is untouched."
         ) from error
-
-
-def _size(arrays: dict[str, np.ndarray]) -> int:
-    return sum(array.nbytes for array in arrays.values())
 
 
 def _checksum(arrays: dict[str, np.ndarray], about: str) -> str:
@@ -76,21 +77,23 @@ def _checksum(arrays: dict[str, np.ndarray], about: str) -> str:
     return f"{checksum:08x}"
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file that ``write_arrays`` wrote.
+def read_arrays(path: Path, *, again: str = AGAIN) -> dict[str, np.ndarray]:
+    """The arrays of a file that ``write_arrays`` wrote; ``again`` says how to get another.
 
     Raises:
-        InputError: when it is missing, cut short, or not a safetensors file.
+        InputError: when it is missing, cut short, not a safetensors file, or of a later version.
     """
-    return read_arrays_about(path)[0]
+    return read_arrays_about(path, again=again)[0]
 
 
-def read_arrays_about(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays_about(
+    path: Path, *, again: str = AGAIN
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the ``about`` of a file that ``write_arrays`` wrote; see ``read_arrays``."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise InputError(f"{path}: no such file. Give a folder that a finished run wrote.")
+        raise InputError(f"{path}: no such file. {again}")
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -98,10 +101,13 @@ def read_arrays_about(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         if metadata.get("crc32") != _checksum(arrays, metadata.get("about", "")):
             raise ValueError("it is not as it was written")
         about = json.loads(metadata["about"])
-    except (SafetensorError, ValueError, TypeError, AttributeError, OSError) as error:
+        version = about.pop("format", FORMAT)
+        if version > FORMAT:
+            raise ValueError(f"format {version} of a later version")
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
-            f"{path}: damaged or not a safetensors file ({reason}). Train again or resume the run."
+            f"{path}: damaged or not a safetensors file ({reason}). {again}"
         ) from error
     return arrays, about
 
