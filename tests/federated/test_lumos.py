@@ -24,10 +24,23 @@ from foretaste.federated.lumos import LUMOS, LUMOSConfig, tri_view_loss
 from foretaste.language.views.chat import ChatConfig, ChatViews
 from foretaste.language.views.making import ViewBook
 from foretaste.language.views.views import Request, View, Views
+from foretaste.progress import Silent
 from foretaste.recommenders.core.sequence import Histories
 from foretaste.recommenders.gru4rec import GRU4Rec
 
 from .rings import ITEMS, keys_of, method_of, nodes_of, ring, same, server_of, small_sasrec
+
+class Bars(Silent):
+    """Remembers what was told."""
+
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+
+    def task(self, description: str, total: int | None = None):
+        assert description == "views" and total is not None
+        self.totals.append(total)
+        return super().task(description, total)
+
 
 LOCAL = {"epochs": 2, "negatives": 4, "learning_rate": 0.01}
 RANDOM = {"kind": "random", "more": 2, "other": 3}
@@ -271,8 +284,8 @@ def test_gru4rec_learns_with_views():
 
 
 def test_a_history_is_asked_for_once_over_all_rounds(tmp_path):
-    model = Whole()
-    world = World(titled(), small_sasrec(), seed=3, folder=tmp_path)
+    model, bars = Whole(), Bars()
+    world = World(titled(), small_sasrec(), seed=3, folder=tmp_path, progress=bars)
     config = LUMOSConfig.model_validate({"local": LOCAL, "rounds": 3, "clients": 1.0})
     for _ in range(2):  # the second time from the disk
         method = LUMOS(config, world)
@@ -283,6 +296,8 @@ def test_a_history_is_asked_for_once_over_all_rounds(tmp_path):
         method._book = book
         server_of(method, ring(5), nodes=2).run()
     assert len(model.prompts) == 3 * len({tuple(row) for row in ring(5)})
+    # A bar for each node's first round, and none for what is known.
+    assert sum(bars.totals) == len({tuple(row) for row in ring(5)}) and len(bars.totals) <= 2
 
 
 def test_titles_are_needed_for_views_of_titles():

@@ -37,7 +37,6 @@ from foretaste.language.views.making import ViewBook, ViewsConfig, maker_for
 from foretaste.language.views.neighbours import TitlesConfig
 from foretaste.language.views.store import ViewStore
 from foretaste.language.views.views import KINDS, Request, Views
-from foretaste.progress import Progress
 from foretaste.recommenders.core.sequence import Histories
 
 _PLACE = 8_101
@@ -121,7 +120,6 @@ class LUMOS(FedAvg):
                 f"lumos: {self.model.name} reads the time of events, and events of a view have "
                 "none. Set model.use_times = false, or choose --model sasrec or gru4rec."
             )
-        self.progress: Progress | None = None
         self._book: ViewBook | None = None
         self._opening = threading.Lock()
         self._now = threading.local()
@@ -133,7 +131,7 @@ class LUMOS(FedAvg):
                 folder = self.world.folder
                 path = self.config.cache or (None if folder is None else folder / "views.sqlite")
                 maker = maker_for(
-                    self.config.views, self.world.catalog, folder=folder, progress=self.progress
+                    self.config.views, self.world.catalog, folder=folder, progress=self.world.progress
                 )
                 self._book = ViewBook(maker, self.world.catalog, ViewStore(path))
             return self._book
@@ -141,7 +139,7 @@ class LUMOS(FedAvg):
     def views(self, received: Mapping[str, np.ndarray], users: LocalUsers) -> Views:
         """The views of users; made here, and they stay here."""
         request = Request(users.histories, hashed(users.draws, _PLACE), np.asarray(received[TABLE]))
-        return self.book().views(request, self.progress)
+        return self.book().views(request, self.world.progress)
 
     def train(
         self, received: Mapping[str, np.ndarray], users: LocalUsers, round: int, *, each: bool

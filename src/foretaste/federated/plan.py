@@ -17,6 +17,7 @@ from foretaste.experiments.recipe import Recipe, merged, parse_settings, read_to
 from foretaste.federated.core.base import FederatedMethod, World
 from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.registry import find_method
+from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.storage import write_whole
 
@@ -113,13 +114,16 @@ class Plan:
         write_whole(folder / FILE, tomli_w.dumps(_without_none(values)).encode())
         write_whole(folder / "catalog.parquet", catalog.to_bytes())
 
-    def method(self, catalog: Catalog, folder: Path | None = None) -> FederatedMethod:
+    def method(
+        self, catalog: Catalog, folder: Path | None = None, progress: Progress | None = None
+    ) -> FederatedMethod:
         """The method on a catalog.
 
         Raises:
             InputError: when the model of the recipe is none that it can train.
         """
-        world = World(catalog, self.recipe.recommender(), self.recipe.run.seed, folder)
+        model, seed = self.recipe.recommender(), self.recipe.run.seed
+        world = World(catalog, model, seed, folder, progress or Silent())
         return find_method(self.name)(self.config, world)
 
 

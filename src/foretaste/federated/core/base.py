@@ -19,6 +19,7 @@ from foretaste.federated.core.personal import nothing
 from foretaste.federated.core.registry import register
 from foretaste.federated.core.server_step import server_step
 from foretaste.federated.core.updates import Updates
+from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 
 
@@ -30,12 +31,14 @@ class World(NamedTuple):
         model: the recommender that the recipe names, not fitted: its configuration.
         seed: of every random choice.
         folder: where a node, or a simulation, may keep files of its own; None keeps nothing.
+        progress: who is told of long work besides the rounds.
     """
 
     catalog: Catalog
     model: Recommender
     seed: int = 0
     folder: Path | None = None
+    progress: Progress = Silent()
 
 
 @dataclass(frozen=True)

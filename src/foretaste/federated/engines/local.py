@@ -16,7 +16,7 @@ def run_rounds(
     run: RunFolder, plan: Plan, split: Split, progress: Progress
 ) -> tuple[Progressed, Server]:
     """All rounds that are left."""
-    method = plan.method(split.catalog, run.path)
+    method = plan.method(split.catalog, run.path, progress)
     nodes = node_count(split, plan.config.nodes)
     fleet = LocalFleet(
         dealt_node(method, split, node, nodes, run.path / NODES) for node in range(nodes)

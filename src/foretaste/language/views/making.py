@@ -109,7 +109,8 @@ class ViewBook:
             if key not in known:
                 first.setdefault(key, row)
         missing = list(first)
-        with (progress or Silent()).task("views", len(missing)) as task:
+        told = progress if missing and progress else Silent()
+        with told.task("views", len(missing)) as task:
             for begin in range(0, len(missing), self.maker.batch):
                 some = missing[begin : begin + self.maker.batch]
                 rows = np.array([first[key] for key in some], np.int64)
@@ -123,5 +124,5 @@ class ViewBook:
                 known |= new
                 task.advance(len(some), f"{made.asked - made.unmatched} of {made.asked} titles")
         rows_of = [known[key].rows[0] for key in keys]
-        told = [known[key] for key in dict.fromkeys(keys)]
-        return Views(rows_of, sum(one.asked for one in told), sum(one.unmatched for one in told))
+        each = [known[key] for key in dict.fromkeys(keys)]
+        return Views(rows_of, sum(one.asked for one in each), sum(one.unmatched for one in each))
