@@ -48,8 +48,8 @@ TRAIN = {
 }
 NETWORK: dict[str, Any] = {"dim": 64, "layers": 2, "heads": 2, "max_length": 50}
 WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "beams": 30}
-TWICE = {"views": 2}
-"""Masks of an event: training MDGR then takes as long as training what writes left to right."""
+ALL_CODES = {"normalise": "codes"}
+"""Probabilities over all codes of a level, whether they lead to an item or not."""
 ALONE = {"architecture": "decoder-only", "reads": "codes"}
 
 
@@ -71,9 +71,9 @@ ARMS = [
     Arm("TIGER over RQ-VAE codes", "tiger", "rqvae"),
     Arm("TIGER over CoBa codes", "tiger", "coba"),
     Arm("autoregressive over parallel codes", "tiger", "opq"),
-    Arm("MDGR", "mdgr", "opq", TWICE, "autoregressive over parallel codes"),
-    Arm("MDGR, random masks", "mdgr", "opq", {**TWICE, "curriculum": 0, "adaptive": 0.0}, "MDGR"),
-    Arm("MDGR, curriculum alone", "mdgr", "opq", {**TWICE, "adaptive": 0.0}, "MDGR"),
+    Arm("MDGR", "mdgr", "opq", {}, "autoregressive over parallel codes"),
+    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR"),
+    Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR"),
     Arm("S2GR", "s2gr", "coba", {}, "S2GR, blank thoughts"),
     Arm("S2GR, blank thoughts", "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
     Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR"),
@@ -82,6 +82,15 @@ ARMS = [
     Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes"),
     Arm("S2GR, blank, over RQ-VAE codes", "s2gr", "rqvae", {"thinking": "blank"}),
     Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER"),
+    Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER"),
+    Arm(
+        "autoregressive over parallel codes, of all codes",
+        "tiger",
+        "opq",
+        ALL_CODES,
+        "autoregressive over parallel codes",
+    ),
+    Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR"),
 ]
 L2 = (10.0, 100.0, 1_000.0)
 FIXED = ("popularity", "ease")

@@ -178,3 +178,33 @@ def test_wrong_input_is_refused() -> None:
         index.top_items(torch.zeros(1, 2, 3), 0)
     with pytest.raises(InputError, match="hidden items of 2 rows, asked are 1"):
         index.top_items(torch.zeros(1, 2, 3), 1, hidden=Sequences.from_lists([[], []]))
+
+
+@given(tables(), st.integers(0, 99), st.booleans())
+def test_totals_and_marginals_by_loops(table: np.ndarray, seed: int, none_fixed: bool) -> None:
+    """Of rows with nothing fixed, and of rows of any kind together."""
+    index, slots = SlotIndex.from_table(table, SIZE), table.shape[1]
+    rng = np.random.default_rng(seed)
+    fixed = table[rng.integers(len(table), size=3)].copy()
+    fixed[rng.random(fixed.shape) < (1 if none_fixed else 0.5)] = FREE
+    logits = torch.from_numpy(rng.normal(size=(3, slots, SIZE + 2))).float().requires_grad_()
+    found = index.totals(torch.from_numpy(fixed), logits)
+    expected = []
+    for row in range(3):
+        agrees = agreeing_by_hand(table, fixed[row].tolist())
+        free = [slot for slot in range(slots) if fixed[row, slot] == FREE]
+        scores = torch.stack(
+            [logits[row, free, table[item, free].astype(np.int64)].sum() for item in agrees]
+        )
+        expected.append(scores.logsumexp(0))
+        shares = scores.detach().softmax(0)
+        marginals = index.marginals(torch.from_numpy(fixed), logits.detach(), found.detach())[row]
+        for slot in range(slots):
+            for code in range(SIZE):
+                has = torch.from_numpy(table[agrees, slot] == code)
+                share = shares[has].sum()
+                torch.testing.assert_close(marginals[slot, code].exp(), share, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    (ours,) = torch.autograd.grad(found.sum(), logits, retain_graph=True)
+    (theirs,) = torch.autograd.grad(torch.stack(expected).sum(), logits)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

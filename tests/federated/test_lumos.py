@@ -30,6 +30,7 @@ from foretaste.recommenders.gru4rec import GRU4Rec
 
 from .rings import ITEMS, keys_of, method_of, nodes_of, ring, same, server_of, small_sasrec
 
+
 class Bars(Silent):
     """Remembers what was told."""
 

@@ -129,3 +129,23 @@ def test_collaborative_vectors_of_few_and_of_unseen_items():
     vectors = collaborative_vectors(train, 5, 64, 0)
     assert vectors.shape[0] == 5 and np.isfinite(vectors).all()
     assert not vectors[3:].any() and vectors[:3].any(axis=1).all()
+
+
+def test_smoothing_is_of_the_codes_of_a_level(ordinary: Split):
+    with pytest.raises(InputError, match='set normalise = "codes"'):
+        generator("tiger", smoothing=0.1)
+    smoothed = fitted("tiger", ordinary, smoothing=0.1, normalise="codes")
+    histories = ordinary.test.histories
+    assert np.isfinite(scores_of(smoothed, histories, exclude="none")).all()
+
+
+@every
+def test_candidates_do_not_change_scores(name: str, ordinary: Split):
+    """Probabilities are over the whole catalog, whatever part of it is searched."""
+    model = fitted(name, ordinary, beams=30)
+    history, some = [["i0001", "i0004"]], [f"i{item:04}" for item in range(0, 30, 2)]
+    whole = model.recommend(history, 30, exclude="none")
+    part = model.recommend(history, 15, exclude="none", candidates=some)
+    score = dict(zip(whole.items[0].tolist(), whole.scores[0].tolist(), strict=True))
+    for item, found in zip(part.items[0].tolist(), part.scores[0].tolist(), strict=True):
+        assert found == pytest.approx(score[item], abs=1e-3)

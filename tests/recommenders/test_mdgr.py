@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -13,20 +15,20 @@ from foretaste.recommenders.mdgr import MDGR, Beams, Begun, MDGRNetwork
 
 from .generators import fitted, generator
 
-HISTORY = [0, 5, 3]
+HISTORY = (0, 5, 3)
 
 
-def parts(model) -> tuple[MDGRNetwork, Begun, SlotIndex]:
+def parts(model, history: Sequence[int] = HISTORY) -> tuple[MDGRNetwork, Begun, SlotIndex]:
     network = model.network
     assert isinstance(network, MDGRNetwork)
-    items, lengths = torch.tensor([HISTORY]), torch.tensor([len(HISTORY)])
+    items, lengths = torch.tensor([history]), torch.tensor([len(history)])
     begun = Begun(*network.memory_of_last(network.read(items), lengths))
     return network, begun, SlotIndex.from_table(model.codes.table, max(model.codes.sizes))
 
 
-@pytest.fixture(scope="module")
-def model(ordinary: Split) -> MDGR:
-    made = fitted("mdgr", ordinary, beams=30)
+@pytest.fixture(scope="module", params=["codes", "catalog"])
+def model(ordinary: Split, request: pytest.FixtureRequest) -> MDGR:
+    made = fitted("mdgr", ordinary, beams=30, normalise=request.param)
     assert isinstance(made, MDGR)
     return made
 
@@ -40,35 +42,53 @@ def searched(model: MDGR, warm_up: int, beams: int = 30) -> dict[int, float]:
 
 
 @torch.no_grad()
-def by_hand(model: MDGR, order: list[int] | None) -> np.ndarray:
+def said_by_hand(
+    model: MDGR, fixed: list[int], history: Sequence[int] = HISTORY
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities, by loops: of every slot's codes ``[L, K]``, and of every item ``[30]``.
+
+    ``fixed`` are the codes of a text, ``FREE`` where none is.
+    """
+    network, begun, _ = parts(model, history)
+    logits = network.say(torch.tensor([fixed]), torch.tensor([0]), begun).logits[0]
+    table, slots = model.codes.table, range(len(fixed))
+    free = [slot for slot in slots if fixed[slot] == FREE]
+    scores = np.array([sum(float(logits[slot, row[slot]]) for slot in free) for row in table])
+    if model.config.normalise == "codes":
+        return logits.log_softmax(-1).numpy(), scores
+    agrees = np.array([all(row[s] == fixed[s] for s in slots if s not in free) for row in table])
+    shares = np.where(agrees, np.exp(scores), 0) / np.exp(scores)[agrees].sum()
+    of_codes = np.zeros(logits.shape)
+    for row, share in zip(table, shares, strict=True):
+        for slot in slots:
+            of_codes[slot, row[slot]] += share
+    with np.errstate(divide="ignore"):
+        return np.log(of_codes), np.log(shares)
+
+
+def by_hand(model: MDGR, order: list[int]) -> np.ndarray:
     """Scores of every item: slots in this order one by one, the rest at once after it."""
-    network, begun, _ = parts(model)
-    table = torch.from_numpy(model.codes.table).long()
-    scores = torch.zeros(len(table))
-    fixed = torch.full_like(table, FREE)
-    of = torch.zeros(len(table), dtype=torch.int64)
-    for slot in order or []:
-        log_probs = network.log_probs(fixed, of, begun)
-        scores += log_probs[torch.arange(len(table)), slot, table[:, slot]]
-        fixed[:, slot] = table[:, slot]
-    log_probs = network.log_probs(fixed, of, begun)
-    for slot in range(table.shape[1]):
-        if slot not in (order or []):
-            scores += log_probs[torch.arange(len(table)), slot, table[:, slot]]
-    return scores.numpy()
+    table = model.codes.table
+    scores = np.zeros(len(table))
+    for item, row in enumerate(table.tolist()):
+        fixed = [FREE] * len(row)
+        for slot in order:
+            scores[item] += said_by_hand(model, fixed)[0][slot, row[slot]]
+            fixed[slot] = row[slot]
+        scores[item] += said_by_hand(model, fixed)[1][item]
+    return scores
 
 
-@torch.no_grad()
 def surest(model: MDGR) -> int:
-    network, begun, index = parts(model)
-    start = Beams.start(1, index)
-    log_probs = network.log_probs(start.fixed, start.of, begun)
-    legal = index.allowed(start.fixed)
-    return int(log_probs[..., : index.size].masked_fill(~legal, -torch.inf).amax(-1).argmax())
+    found = said_by_hand(model, [FREE] * model.codes.table.shape[1])[0]
+    legal = np.zeros(found.shape, bool)
+    for row in model.codes.table:
+        legal[np.arange(len(row)), row] = True
+    return int(np.where(legal, found, -np.inf).max(1).argmax())
 
 
 def test_one_shot_scores_every_item_by_the_sum_of_its_codes(model: MDGR):
-    found, exact = searched(model, 0), by_hand(model, None)
+    found, exact = searched(model, 0), by_hand(model, [])
     assert sorted(found) == list(range(30))
     for item, score in found.items():
         assert score == pytest.approx(exact[item], abs=1e-3)
@@ -89,7 +109,8 @@ def test_serial_decoding_ends_at_items_of_the_catalog(model: MDGR):
     beams = Beams.start(1, index)
     with torch.no_grad():
         for _ in range(4):
-            beams = beams.advance(network.log_probs(beams.fixed, beams.of, begun), index, 7)
+            said = network.say(beams.fixed, beams.of, begun)
+            beams = beams.advance(network.log_probs(beams.fixed, said), index, 7)
             assert len(beams.fixed.unique(dim=0)) == len(beams.fixed) <= 7
     table = {tuple(row) for row in model.codes.table.tolist()}
     assert {tuple(row) for row in beams.fixed.tolist()} <= table
@@ -161,7 +182,7 @@ def test_slots_that_the_history_does_not_show_are_hidden_rather(ordinary: Split)
 
 def test_loss_of_a_hand_computed_case(ordinary: Split, monkeypatch: pytest.MonkeyPatch):
     """The mean over hidden slots, times the number of slots."""
-    made = fitted("mdgr", ordinary)
+    made = fitted("mdgr", ordinary, normalise="codes")
     network = made.network
     assert isinstance(network, MDGRNetwork)
     mask = torch.tensor([[[True, False, True, False]]])
@@ -172,9 +193,36 @@ def test_loss_of_a_hand_computed_case(ordinary: Split, monkeypatch: pytest.Monke
         found = float(network.loss(items, torch.tensor([[goal]]), 1.0))
         begun = Begun(*network.memory_of_last(network.read(items), torch.tensor([1])))
         fixed = table[[goal]].masked_fill(mask[0], FREE)
-        log_probs = network.log_probs(fixed, torch.tensor([0]), begun)[0]
+        log_probs = network.say(fixed, torch.tensor([0]), begun).logits[0]
     hidden = [float(log_probs[slot, table[goal, slot]]) for slot in (0, 2)]
     assert found == pytest.approx(-sum(hidden) / 2 * 4, rel=1e-4)
+
+
+def test_loss_of_an_item_among_those_that_agree(ordinary: Split, monkeypatch: pytest.MonkeyPatch):
+    """Two events: after the first all slots are hidden, after the second some are known."""
+    made = fitted("mdgr", ordinary, normalise="catalog")
+    network, table = made.network, made.codes.table
+    assert isinstance(network, MDGRNetwork) and isinstance(made, MDGR)
+    known = next(slot for slot in range(4) if (table[:, slot] == table[9, slot]).sum() > 2)
+    masks = torch.ones(1, 2, 4, dtype=torch.bool)
+    masks[0, 1, known] = False
+    monkeypatch.setattr(network, "masks", lambda *_: masks)
+    items, targets = torch.tensor([HISTORY[:2]]), torch.tensor([[HISTORY[1], 9]])
+    with torch.no_grad():
+        found = float(network.loss(items, targets, 1.0))
+    fixed = [FREE] * 4
+    fixed[known] = int(table[9, known])
+    first = said_by_hand(made, [FREE] * 4, HISTORY[:1])[1][5]
+    second = said_by_hand(made, fixed, HISTORY[:2])[1][9]
+    assert found == pytest.approx(-first - second, rel=1e-4)
+
+
+def test_probabilities_of_the_catalog_add_up_to_one(ordinary: Split):
+    made = fitted("mdgr", ordinary, normalise="catalog", beams=30)
+    assert isinstance(made, MDGR)
+    for warm_up in range(5):
+        scores = np.array(list(searched(made, warm_up).values()))
+        assert np.exp(scores).sum() == pytest.approx(1, abs=1e-3)
 
 
 def test_views_of_one_event_share_its_history(ordinary: Split, monkeypatch: pytest.MonkeyPatch):

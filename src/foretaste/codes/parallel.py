@@ -171,6 +171,60 @@ class SlotIndex:
         flat = self._flat(log_probs)
         return torch.cat([self._sums(flat, part) for part in self._blocks(len(flat))]).T
 
+    def totals(self, fixed: Tensor, logits: Tensor) -> Tensor:
+        """The log of the summed exponentials of agreeing items' scores, ``[R]``; has gradients.
+
+        Args:
+            fixed: int64 ``[R, L]``, codes, ``FREE`` elsewhere.
+            logits: ``[R, L, K]``; an item's score is their sum over the free slots.
+
+        Raises:
+            NoContinuationError: when no item agrees with a row.
+            InputError: for shapes that do not fit, or NaN.
+        """
+        flat, found = self._flat(logits), []
+        if bool((fixed == FREE).all()):
+            parts = self._blocks(len(flat))
+            return torch.stack([self._sums(flat, part).logsumexp(0) for part in parts]).logsumexp(0)
+        for some in self._beams_at_once(fixed):
+            rows, _, scores = self._agreeing_scores(fixed[some], flat[some])
+            top = scores.new_full((some.stop - some.start,), -torch.inf)
+            top = top.scatter_reduce(0, rows, scores.detach(), "amax")
+            sums = torch.zeros_like(top).index_add(0, rows, (scores - top[rows]).exp())
+            found.append(top + sums.log())
+        return torch.cat(found)
+
+    def marginals(self, fixed: Tensor, logits: Tensor, totals: Tensor) -> Tensor:
+        """Log-probabilities of every code among agreeing items, ``[R, L, K]``; -inf where none is.
+
+        Arguments and errors as ``totals``, whose result is given too.
+        """
+        flat = self._flat(logits)
+        if bool((fixed == FREE).all()):
+            sums = flat.new_zeros(flat.shape[1], len(flat))
+            for part in self._blocks(len(flat)):
+                shares = (self._sums(flat, part) - totals).exp()  # [n, R]
+                for numbers in self.numbers:
+                    sums.index_add_(0, numbers[part], shares)
+            return sums.log().T.reshape(-1, self.slots, self.size)
+        found = []
+        for some in self._beams_at_once(fixed):
+            rows, items, scores = self._agreeing_scores(fixed[some], flat[some])
+            shares = (scores - totals[some][rows]).exp()
+            place = rows * flat.shape[1] + self.numbers[:, items]  # [L, n]
+            sums = flat.new_zeros((some.stop - some.start) * flat.shape[1])
+            sums.index_add_(0, place.flatten(), shares.repeat(self.slots))
+            found.append(sums.log().view(-1, self.slots, self.size))
+        return torch.cat(found)
+
+    def _agreeing_scores(self, fixed: Tensor, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, items and scores ``[n]`` of all that agrees; of ``flat`` ``[R, L K]``."""
+        found = self.agreeing(fixed)
+        codes = self.numbers[:, found.items].T.long()  # [n, L]
+        free = (fixed == FREE)[found.rows]
+        scores = flat[found.rows[:, None], codes].masked_fill(~free, 0).sum(1)
+        return found.rows, found.items, scores
+
     def top_items(
         self, log_probs: Tensor, k: int, *, hidden: Sequences | None = None
     ) -> FoundItems:
@@ -243,12 +297,9 @@ class SlotIndex:
             unwanted = torch.from_numpy(pairs).to(self.device)
         parts = []
         for some in self._beams_at_once(fixed):
-            found = self.agreeing(fixed[some])
-            free = fixed[some] == FREE
-            codes = self.numbers[:, found.items].T.long()  # [n, L]
-            gained = flat[some][found.rows[:, None], codes].masked_fill(~free[found.rows], 0)
-            scores = start[some][found.rows] + gained.sum(1)
-            pairs = queries[some][found.rows] * len(self) + found.items
+            rows, items, gained = self._agreeing_scores(fixed[some], flat[some])
+            scores = start[some][rows] + gained
+            pairs = queries[some][rows] * len(self) + items
             if unwanted is not None:
                 scores = scores.masked_fill(torch.isin(pairs, unwanted), -torch.inf)
             parts.append(_best_pairs(pairs, scores, len(self), k))

@@ -128,10 +128,10 @@ class LUMOS(FedAvg):
         """The maker of views, with what it made before; opened when it is first asked for."""
         with self._opening:
             if self._book is None:
-                folder = self.world.folder
+                folder, progress = self.world.folder, self.world.progress
                 path = self.config.cache or (None if folder is None else folder / "views.sqlite")
                 maker = maker_for(
-                    self.config.views, self.world.catalog, folder=folder, progress=self.world.progress
+                    self.config.views, self.world.catalog, folder=folder, progress=progress
                 )
                 self._book = ViewBook(maker, self.world.catalog, ViewStore(path))
             return self._book

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -69,22 +71,45 @@ class CodeEmbedding(nn.Module):
             parts.append(F.pad(found, (0, widest - size), value=-torch.inf))
         return torch.stack(parts, -2)
 
-    def losses(self, hidden: Tensor, items: Tensor, smoothing: float = 0.0) -> Tensor:
+    def of_catalog(self) -> Tensor:
+        """The code vectors of every item side by side, ``[N, L D]``.
+
+        Their products with ``hidden`` ``[L, D]`` side by side are sums of codes' logits.
+        """
+        return self.of_items(torch.arange(len(self.numbers), device=self.numbers.device)).flatten(1)
+
+    def losses(
+        self,
+        hidden: Tensor,
+        items: Tensor,
+        smoothing: float = 0.0,
+        among: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
         """Cross-entropies ``[n, L]`` of the codes of items int64 ``[n]``.
 
         Args:
             hidden: ``[n, L, D]``, what writes each level's code.
             items: the right ones.
             smoothing: of the labels, within a level.
+            among: for each level the pairs (row, code) that a probability may go to, int64 each;
+                None for all.
         """
         right = self.codes_of(items)
-        found = [
-            F.cross_entropy(
-                self.logits(level, hidden[:, level]),
-                right[:, level],
-                reduction="none",
-                label_smoothing=smoothing,
+        found = []
+        for level in range(self.levels):
+            logits = self.logits(level, hidden[:, level])
+            if among is not None:
+                logits = only(logits, *among[level])
+            found.append(
+                F.cross_entropy(
+                    logits, right[:, level], reduction="none", label_smoothing=smoothing
+                )
             )
-            for level in range(self.levels)
-        ]
         return torch.stack(found, 1)
+
+
+def only(logits: Tensor, rows: Tensor, codes: Tensor) -> Tensor:
+    """Logits ``[n, K]`` with -inf but at the pairs (row, code)."""
+    hidden = torch.full_like(logits, -torch.inf)
+    hidden[rows, codes] = 0
+    return logits + hidden

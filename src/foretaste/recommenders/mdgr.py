@@ -8,7 +8,9 @@ once, by scoring every item that agrees with them.
 
 The paper's mask schedule and decoder are not public. The forms here are ours, after its siblings
 DiffGRM (arXiv 2510.21805) and LLaDA-Rec (2511.06254); the exact last stage replaces their filtering
-of the likeliest combinations.
+of the likeliest combinations. Ours too is that hidden slots are taught together: the item, among
+all that agree with the slots that are known (``normalise = "catalog"``). Slots on their own, as in
+the siblings (``"codes"``), give most probability to combinations that no item has.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from foretaste.codes.opq import OPQConfig
 from foretaste.codes.parallel import FREE, SlotIndex
 from foretaste.codes.table import Codes
 from foretaste.nn.decoder import Memory, Texts
+from foretaste.nn.losses import linear_cross_entropy
 from foretaste.recommenders.core.code_network import ReadingNetwork
 from foretaste.recommenders.core.coding import CodingConfig
 from foretaste.recommenders.core.generator import Asked, Generator
@@ -74,6 +77,19 @@ class Begun(NamedTuple):
     begin: Tensor
 
 
+class Said(NamedTuple):
+    """What a network says of ``R`` texts.
+
+    Attributes:
+        logits: ``[R, L, K]`` of every code in every slot; their sum over the free slots scores an
+            item.
+        total: ``[R]``, what to take off such a score to make it a log-probability.
+    """
+
+    logits: Tensor
+    total: Tensor
+
+
 class MDGRNetwork(ReadingNetwork):
     """Fills hidden slots knowing the others and the history."""
 
@@ -84,9 +100,19 @@ class MDGRNetwork(ReadingNetwork):
         super().__init__(config, codes, causal=False)
         self.hidden = nn.Parameter(torch.randn(self.codes.levels, config.dim) * 0.02)
         self.slot = nn.Parameter(torch.randn(self.codes.levels, config.dim) * 0.02)
+        self._catalog: SlotIndex | None = None
+        if config.normalise == "catalog":
+            self._catalog = SlotIndex.from_table(codes.table, max(codes.sizes))
+
+    @property
+    def catalog(self) -> SlotIndex | None:
+        """All items, among which probabilities add up to 1; None where slots are on their own."""
+        if self._catalog is not None and self._catalog.device != self.slot.device:
+            self._catalog = self._catalog.to(self.slot.device)
+        return self._catalog
 
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
-        """See ``CodeNetwork``: the mean over hidden slots, times the number of slots."""
+        """See ``CodeNetwork``: of items; or of slots, the mean of the hidden ones times all."""
         views = self.config.views
         goals = targets.clamp_min(0).repeat_interleave(views, 1)  # [B, P V]
         masks = self.masks(items, goals, progress)  # [B, P V, L]
@@ -97,17 +123,32 @@ class MDGRNetwork(ReadingNetwork):
         codes = self.codes.codes_of(goals).masked_fill(masks, FREE)
         hidden = self.fill(codes, begin, memory, texts)
         real = (targets.repeat_interleave(views, 1).flatten() >= 0).nonzero().squeeze(1)
-        losses = self.codes.losses(hidden[real], goals[real], self.config.smoothing)  # [n, L]
-        asked = masks[real].float()
+        hidden, goals, masks = hidden[real], goals[real], masks[real]
+        if self.catalog is not None:
+            return self._of_items(hidden, goals, codes[real], self.catalog) / views
+        losses = self.codes.losses(hidden, goals, self.config.smoothing)  # [n, L]
+        asked = masks.float()
         return (losses * asked / asked.mean(1, keepdim=True)).sum() / views
+
+    def _of_items(self, hidden: Tensor, goals: Tensor, fixed: Tensor, catalog: SlotIndex) -> Tensor:
+        """The summed cross-entropy of items int64 ``[n]`` among those that agree with ``fixed``."""
+        whole = (fixed == FREE).all(1)
+        loss = linear_cross_entropy(hidden[whole].flatten(1), self.codes.of_catalog(), goals[whole])
+        fixed = fixed[~whole]
+        if not len(fixed):
+            return loss
+        logits = self.codes.all_logits(hidden[~whole])  # [m, L, K]
+        right = self.codes.codes_of(goals[~whole])[..., None]
+        wanted = logits.gather(2, right).squeeze(2).masked_fill(fixed != FREE, 0).sum(1)
+        return loss + (catalog.totals(fixed, logits) - wanted).sum()
 
     def likelihood(self, items: Tensor, lengths: Tensor, goals: Tensor) -> Tensor:
         """See ``CodeNetwork``: of all slots at once."""
         begun = Begun(*self.memory_of_last(self.read(items), lengths))
         codes = self.codes.codes_of(goals)  # [B, L]
         hidden = torch.full_like(codes, FREE)
-        log_probs = self.log_probs(hidden, torch.arange(len(goals), device=goals.device), begun)
-        return log_probs.gather(2, codes[..., None]).sum((1, 2))
+        said = self.say(hidden, torch.arange(len(goals), device=goals.device), begun)
+        return said.logits.gather(2, codes[..., None]).sum((1, 2)) - said.total
 
     def masks(self, items: Tensor, goals: Tensor, progress: float) -> Tensor:
         """Which slots are hidden, bool ``[B, P V, L]``: at least one of each goal.
@@ -149,11 +190,20 @@ class MDGRNetwork(ReadingNetwork):
         x = self.dropout(x + self.slot + begin[:, None])
         return self.decoder(x, memory, texts)[0]
 
-    def log_probs(self, codes: Tensor, of: Tensor, begun: Begun) -> Tensor:
-        """Of every code in every slot, ``[R, L, K]``, for texts about histories ``of`` ``[R]``."""
+    def say(self, fixed: Tensor, of: Tensor, begun: Begun) -> Said:
+        """Of what agrees with texts ``fixed`` int64 ``[R, L]`` about histories ``of`` ``[R]``."""
         texts = Texts(of, len(begun.begin))
-        hidden = self.fill(codes, begun.begin[of], begun.memory, texts)
-        return self.codes.all_logits(hidden).log_softmax(-1)
+        hidden = self.fill(fixed, begun.begin[of], begun.memory, texts)
+        logits = self.codes.all_logits(hidden)
+        if self.catalog is None:
+            return Said(logits.log_softmax(-1), logits.new_zeros(len(of)))
+        return Said(logits, self.catalog.totals(fixed, logits))
+
+    def log_probs(self, fixed: Tensor, said: Said) -> Tensor:
+        """Of every code in every free slot, whatever is in the others: ``[R, L, K]``."""
+        if self.catalog is None:
+            return said.logits
+        return self.catalog.marginals(fixed, said.logits, said.total)
 
 
 class MDGR(Generator):
@@ -175,16 +225,20 @@ class MDGR(Generator):
         begun, count = Begun(memory, begin), len(asked.items)
         beams = Beams.start(count, index)
         for filled in range(min(self.config.warm_up, index.slots)):
-            log_probs = network.log_probs(beams.fixed, beams.of, begun)
+            said = network.say(beams.fixed, beams.of, begun)
+            log_probs = network.log_probs(beams.fixed, said)
             beams = beams.advance(log_probs, index, self._width(filled + 1, asked.depth, index))
         if bool((beams.fixed != FREE).all()):
-            log_probs = torch.zeros(len(beams.of), index.slots, index.size, device=begin.device)
+            logits = torch.zeros(len(beams.of), index.slots, index.size, device=begin.device)
+            said = Said(logits, torch.zeros_like(beams.scores))
         else:
-            log_probs = network.log_probs(beams.fixed, beams.of, begun)
+            said = network.say(beams.fixed, beams.of, begun)
         if not self.config.warm_up:
-            return index.top_items(log_probs, asked.depth, hidden=asked.hidden)
+            found = index.top_items(said.logits, asked.depth, hidden=asked.hidden)
+            return found._replace(log_probs=found.log_probs - said.total[:, None])
+        start = beams.scores - said.total
         return index.top_agreeing(
-            beams.fixed, beams.scores, log_probs, beams.of, count, asked.depth, hidden=asked.hidden
+            beams.fixed, start, said.logits, beams.of, count, asked.depth, hidden=asked.hidden
         )
 
     def _width(self, filled: int, depth: int, index: SlotIndex) -> int:

@@ -104,7 +104,7 @@ class S2GRNetwork(TIGERNetwork):
         goals = targets.flatten().clamp_min(0)  # [B P]
         real = (targets.flatten() >= 0).nonzero().squeeze(1)
         taught = self.teach(reading.events.flatten(0, 1), goals, *self.memory_of_all(reading))
-        loss = self.codes.losses(taught.hidden[real], goals[real], self.config.smoothing).sum()
+        loss = self.stepwise.losses(taught.hidden[real], goals[real], self.config.smoothing).sum()
         if self.config.thinking == "blank":
             return loss
         assert taught.thoughts is not None

@@ -26,6 +26,7 @@ from foretaste.recommenders.core.code_network import CodeNetwork, ReadingNetwork
 from foretaste.recommenders.core.code_stream import CodeStream
 from foretaste.recommenders.core.generator import Asked, Generator
 from foretaste.recommenders.core.generator_config import GeneratorConfig
+from foretaste.recommenders.core.stepwise import Stepwise
 
 
 class TIGERConfig(GeneratorConfig):
@@ -85,6 +86,7 @@ class TIGERNetwork(ReadingNetwork):
         super().__init__(config, codes, causal=True)
         self.place = nn.Embedding(self.codes.levels, config.dim)  # which code comes next
         self.place.apply(by_width)
+        self.stepwise = Stepwise(config, codes, self.codes)
 
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
         """See ``CodeNetwork``."""
@@ -93,13 +95,14 @@ class TIGERNetwork(ReadingNetwork):
         goals = targets.flatten().clamp_min(0)  # [B P]
         real = (targets.flatten() >= 0).nonzero().squeeze(1)
         taught = self.teach(reading.events.flatten(0, 1), goals, *self.memory_of_all(reading))
-        return self.codes.losses(taught.hidden[real], goals[real], self.config.smoothing).sum()
+        return self.stepwise.losses(taught.hidden[real], goals[real], self.config.smoothing).sum()
 
     def likelihood(self, items: Tensor, lengths: Tensor, goals: Tensor) -> Tensor:
         """See ``CodeNetwork``."""
         memory, begin = self.memory_of_last(self.read(items), lengths)
         texts = Texts(torch.arange(len(goals), device=goals.device), len(goals))
-        return -self.codes.losses(self.teach(begin, goals, memory, texts).hidden, goals).sum(1)
+        hidden = self.teach(begin, goals, memory, texts).hidden
+        return -self.stepwise.losses(hidden, goals).sum(1)
 
     def ask(self, items: Tensor, lengths: Tensor) -> Asking:
         """See ``Writer``."""
@@ -127,7 +130,7 @@ class TIGERNetwork(ReadingNetwork):
                 parents = rows if level else None
                 self.write(Step(level, step.queries, step.tokens[:, :level], parents), asking)
             step = step._replace(parents=rows)
-        return self.codes.logits(step.level, self.go_on(step, asking))
+        return self.stepwise.logits(step, self.go_on(step, asking))
 
     def go_on(self, step: Step, asking: Asking) -> Tensor:
         """The hidden vectors ``[R, D]`` that write the next codes."""

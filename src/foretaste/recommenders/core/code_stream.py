@@ -15,6 +15,7 @@ from foretaste.nn.key_values import FullKeyValues
 from foretaste.nn.stream import OfBlock, StreamBlock, before_the_text
 from foretaste.recommenders.core.code_network import CodeNetwork
 from foretaste.recommenders.core.generator_config import GeneratorConfig
+from foretaste.recommenders.core.stepwise import Stepwise
 
 
 @dataclass
@@ -52,6 +53,7 @@ class CodeStream(CodeNetwork):
             for _ in range(config.layers + config.decoder_layers)
         )
         self.apply(by_width)
+        self.stepwise = Stepwise(config, codes, self.codes)
 
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
         """See ``CodeNetwork``."""
@@ -60,14 +62,14 @@ class CodeStream(CodeNetwork):
         following = torch.cat([items[:, 1:], torch.zeros_like(items[:, :1])], 1)
         following = torch.where(real, targets, following)  # an event may ask for nothing
         hidden = self.writing(torch.cat([items[:, :1], following], 1))[real]  # [n, L, D]
-        return self.codes.losses(hidden, targets[real], self.config.smoothing).sum()
+        return self.stepwise.losses(hidden, targets[real], self.config.smoothing).sum()
 
     def likelihood(self, items: Tensor, lengths: Tensor, goals: Tensor) -> Tensor:
         """See ``CodeNetwork``."""
         rows = torch.arange(len(goals), device=goals.device)
         events = torch.cat([items, torch.zeros_like(items[:, :1])], 1)
         events[rows, lengths] = goals
-        return -self.codes.losses(self.writing(events)[rows, lengths - 1], goals).sum(1)
+        return -self.stepwise.losses(self.writing(events)[rows, lengths - 1], goals).sum(1)
 
     def writing(self, items: Tensor) -> Tensor:
         """What writes the codes of every item but the first, ``[B, P - 1, L, D]``.
@@ -90,7 +92,7 @@ class CodeStream(CodeNetwork):
         """See ``Writer``; a step without parents writes its whole prefix again."""
         if not step.level:
             asking.written = None
-            return self.codes.logits(0, asking.first[step.queries])
+            return self.stepwise.logits(step, asking.first[step.queries])
         texts = Texts(step.queries, len(asking.first))
         if step.parents is None:
             asking.written = None
@@ -102,7 +104,7 @@ class CodeStream(CodeNetwork):
         for level in range(step.level - 1 if asking.written else 0, step.level):
             x = self.codes.of_codes(level, step.tokens[:, level]) + self.level.weight[level]
             hidden = self._go_on(x, asking, texts)
-        return self.codes.logits(step.level, hidden)
+        return self.stepwise.logits(step, hidden)
 
     def _go_on(self, x: Tensor, asking: StreamAsking, texts: Texts) -> Tensor:
         """One more code of every text, ``[R, D]``; to what writes the code after it."""

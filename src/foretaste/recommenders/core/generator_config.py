@@ -34,7 +34,10 @@ class GeneratorConfig(ModelConfig):
         dropout: share of hidden values set to zero in training.
         reads: what the encoder reads of an event: all ``codes`` one after the other (TIGER), or
             the ``items`` as one vector made of its codes, which is several times faster.
-        smoothing: of the labels, within a level.
+        normalise: over what probabilities add up to 1, in training and when asked: all ``codes`` of
+            a level, as in the papers, which gives part of them to texts that are no item; or what
+            leads to an item of the ``catalog``.
+        smoothing: of the labels, within a level; for ``codes``.
         beams: items that are searched for, along as many paths; more when a longer list is wanted.
         source: what codes are made of: the items' ``text``, ``collaborative`` vectors (who chose
             what in train), or ``both``; ``auto`` takes both where every other item has some text,
@@ -52,6 +55,7 @@ class GeneratorConfig(ModelConfig):
     max_length: int = Field(default=50, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
     reads: Literal["codes", "items"] = "codes"
+    normalise: Literal["codes", "catalog"] = "catalog"
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     beams: int = Field(default=30, ge=1)
     source: Literal["auto", "text", "collaborative", "both"] = "auto"
@@ -81,4 +85,10 @@ class GeneratorConfig(ModelConfig):
     def _heads_divide(self) -> GeneratorConfig:
         if self.dim % self.heads:
             raise ValueError(f"dim = {self.dim} must be a multiple of heads = {self.heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _smooths_codes(self) -> GeneratorConfig:
+        if self.smoothing and self.normalise == "catalog":
+            raise ValueError('smoothing is over the codes of a level: set normalise = "codes"')
         return self
