@@ -89,7 +89,7 @@ def test_scores_are_sums_of_the_codes(rows: int, monkeypatch) -> None:
 
 @pytest.mark.parametrize("group", [1, 3, 64])
 def test_groups_hide_no_item(group: int, monkeypatch) -> None:
-    monkeypatch.setattr("foretaste.codes.parallel.GROUP", group)
+    monkeypatch.setattr("foretaste.codes.best.GROUP", group)
     table = random_table(1_000, (SIZE,) * 4)
     index = SlotIndex.from_table(table, SIZE)
     log_probs = torch.randn(5, 4, SIZE).log_softmax(2)

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from foretaste.codes.beam import FoundItems
+from foretaste.codes.best import as_found, best_pairs, best_places
 from foretaste.codes.trie import NoContinuationError
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
@@ -17,8 +19,6 @@ FREE = -1
 NUMBERS_AT_ONCE = 4_000_000
 """Scores held at a time on a processor: 16 MB."""
 NUMBERS_ON_DEVICE = 128_000_000
-GROUP = 64
-"""Items whose best score is looked at before their own scores."""
 
 
 class Agreeing(NamedTuple):
@@ -201,12 +201,9 @@ class SlotIndex:
         """
         flat = self._flat(logits)
         if bool((fixed == FREE).all()):
-            sums = flat.new_zeros(flat.shape[1], len(flat))
-            for part in self._blocks(len(flat)):
-                shares = (self._sums(flat, part) - totals).exp()  # [n, R]
-                for numbers in self.numbers:
-                    sums.index_add_(0, numbers[part], shares)
-            return sums.log().T.reshape(-1, self.slots, self.size)
+            step = max(1, self._numbers // len(self))
+            parts = zip(flat.split(step), totals.split(step), strict=True)
+            return torch.cat([self._marginals(*part) for part in parts])
         found = []
         for some in self._beams_at_once(fixed):
             rows, items, scores = self._agreeing_scores(fixed[some], flat[some])
@@ -216,6 +213,15 @@ class SlotIndex:
             sums.index_add_(0, place.flatten(), shares.repeat(self.slots))
             found.append(sums.log().view(-1, self.slots, self.size))
         return torch.cat(found)
+
+    def _marginals(self, flat: Tensor, totals: Tensor) -> Tensor:
+        """Of some rows ``[B, L K]`` with nothing fixed; their items' shares are held at once."""
+        parts = [self._sums(flat, part) - totals for part in self._blocks(len(flat))]
+        shares, found = torch.cat(parts).exp(), []  # [N, B]
+        for slot, items in enumerate(self.order):  # those with one code lie together
+            first = self.first[slot * self.size : (slot + 1) * self.size] - slot * len(self)
+            found.append(embedding_bag(items, shares, first.to(items.dtype), mode="sum"))
+        return torch.stack(found).log().permute(2, 0, 1)  # [L, K, B] to [B, L, K]
 
     def _agreeing_scores(self, fixed: Tensor, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, items and scores ``[n]`` of all that agrees; of ``flat`` ``[R, L K]``."""
@@ -252,7 +258,7 @@ class SlotIndex:
                 row = torch.from_numpy(hidden.rows[inside]).to(self.device)
                 at = torch.from_numpy(hidden.items[inside].astype(np.int64)).to(self.device)
                 found[at - part.start, row] = -torch.inf
-            values, places = _best_places(found, k)
+            values, places = best_places(found, k)
             # What was found before comes first, so that of equal scores it stays.
             both = torch.cat([scores, values], 1)
             numbers = torch.cat([items, places + part.start], 1)
@@ -302,30 +308,33 @@ class SlotIndex:
             pairs = queries[some][rows] * len(self) + items
             if unwanted is not None:
                 scores = scores.masked_fill(torch.isin(pairs, unwanted), -torch.inf)
-            parts.append(_best_pairs(pairs, scores, len(self), k))
+            parts.append(best_pairs(pairs, scores, len(self), k))
         pairs = torch.cat([pair for pair, _ in parts])
         scores = torch.cat([score for _, score in parts])
         if len(parts) > 1:
-            pairs, scores = _best_pairs(pairs, scores, len(self), k)
-        return _as_found(pairs, scores, len(self), count, k)
+            pairs, scores = best_pairs(pairs, scores, len(self), k)
+        return as_found(pairs, scores, len(self), count, k)
 
     def _beams_at_once(self, fixed: Tensor) -> list[slice]:
         """Stretches of beams whose items are few enough to be looked through together."""
-        limit = NUMBERS_AT_ONCE if self.device.type == "cpu" else NUMBERS_ON_DEVICE
-        ends = (self._rarest(fixed)[1].cumsum(0) * self.slots // limit).cpu()
+        ends = (self._rarest(fixed)[1].cumsum(0) * self.slots // self._numbers).cpu()
         cuts = (ends.diff() > 0).nonzero().squeeze(1).add(1).tolist()
         return [slice(a, b) for a, b in zip([0, *cuts], [*cuts, len(fixed)], strict=True)]
 
+    @property
+    def _numbers(self) -> int:
+        """Numbers held at once."""
+        return NUMBERS_AT_ONCE if self.device.type == "cpu" else NUMBERS_ON_DEVICE
+
     def _blocks(self, rows: int) -> list[slice]:
-        numbers = NUMBERS_AT_ONCE if self.device.type == "cpu" else NUMBERS_ON_DEVICE
-        step = max(1, numbers // max(rows, 1))
+        step = max(1, self._numbers // max(rows, 1))
         return [slice(i, min(i + step, len(self))) for i in range(0, len(self), step)]
 
     def _sums(self, flat: Tensor, part: slice) -> Tensor:
         """Gather and sum for some items: ``[n, B]``."""
         if len(flat) > 1:
             numbers = self.numbers[:, part].T.contiguous()
-            return torch.nn.functional.embedding_bag(numbers, flat.T.contiguous(), mode="sum")
+            return embedding_bag(numbers, flat.T.contiguous(), mode="sum")
         found = flat[0].index_select(0, self.numbers[0, part])
         for slot in range(1, self.slots):
             found += flat[0].index_select(0, self.numbers[slot, part])
@@ -347,54 +356,3 @@ class SlotIndex:
             raise InputError(f"slots: fixed codes {list(fixed.shape)}, not [B, {self.slots}].")
         if bool(((fixed < FREE) | (fixed >= self.size)).any()):
             raise InputError(f"slots: a fixed code is outside 0..{self.size - 1} and not -1.")
-
-
-def _best_places(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The best ``k`` of each column of ``[n, B]``, as rows ``[B, k]``, and where they stand.
-
-    The best items lie in the groups with the best maxima, so only those are looked through; the
-    scores lie item by item, and are never turned round as a whole.
-    """
-    count, rows = scores.shape
-    if rows == 1 or count <= GROUP * k:
-        best = scores.T.topk(min(k, count), dim=1)
-        return best.values, best.indices
-    padded = torch.nn.functional.pad(scores, (0, 0, 0, -count % GROUP), value=-torch.inf)
-    grouped = padded.view(-1, GROUP, rows)  # [G, 64, B]
-    groups = grouped.amax(1).T.topk(k, dim=1).indices  # [B, k]
-    owner = torch.arange(rows, device=scores.device)[:, None]
-    best = grouped[groups, :, owner].flatten(1).topk(k, dim=1)
-    group = groups.gather(1, best.indices // GROUP)
-    return best.values, group * GROUP + best.indices % GROUP
-
-
-def _best_pairs(pairs: Tensor, scores: Tensor, items: int, k: int) -> tuple[Tensor, Tensor]:
-    """The best ``k`` of each query, best first, from pairs ``query * items + item``, each once."""
-    order = scores.argsort(descending=True, stable=True)
-    order = order[pairs[order].argsort(stable=True)]
-    # Equal pairs lie together now, the best of each in front.
-    first = torch.ones(len(order), dtype=torch.bool, device=order.device)
-    first[1:] = pairs[order][1:] != pairs[order][:-1]
-    order = order[first]
-    order = order[scores[order].argsort(descending=True, stable=True)]
-    query = pairs[order] // items
-    by_query = query.argsort(stable=True)
-    order, query = order[by_query], query[by_query]
-    kept = order[_ranks(query) < k]
-    return pairs[kept], scores[kept]
-
-
-def _as_found(pairs: Tensor, scores: Tensor, items: int, count: int, k: int) -> FoundItems:
-    """What ``_best_pairs`` gave as rows of ``k``."""
-    query = pairs // items
-    rank = _ranks(query)
-    found = torch.full((count, k), -1, device=pairs.device)
-    best = scores.new_full((count, k), -torch.inf)
-    found[query, rank], best[query, rank] = pairs % items, scores
-    return FoundItems(found.masked_fill(best.isneginf(), -1), best)
-
-
-def _ranks(owner: Tensor) -> Tensor:
-    """The place of each element among those of its owner; owners are ascending."""
-    sizes = torch.bincount(owner)
-    return torch.arange(len(owner), device=owner.device) - (sizes.cumsum(0) - sizes)[owner]
