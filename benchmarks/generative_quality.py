@@ -93,6 +93,10 @@ ARMS = [
     Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR"),
 ]
 L2 = (10.0, 100.0, 1_000.0)
+LENGTHS = "lengths.npy"
+"""Events before each test question."""
+LONG = 9
+"""Events of a long history: ten with the answer, as S2GR's paper keeps in its test."""
 FIXED = ("popularity", "ease")
 """Models without a learning rate and a seed."""
 
@@ -270,7 +274,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
         p = corrected[name, control]
         return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}; p {p:.3f})"
 
-    rows = []
+    rows, long = [], np.load(runs / data / LENGTHS) >= LONG
     for name, kept in known.items():
         ndcg = bootstrap_mean(kept.values("ndcg@10"))
         control = controls.get(name, "")
@@ -281,6 +285,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
                 "seeds": len(kept.seeds),
                 "NDCG@10": f"{ndcg.value:.4f} ({ndcg.low:.4f}-{ndcg.high:.4f})",
                 "HR@10": f"{kept.values('hr@10').mean():.4f}",
+                f"NDCG@10 after {LONG}+ events": f"{kept.values('ndcg@10')[long].mean():.4f}",
                 "control": control,
                 "minus control": told(name, control) if control else "",
                 "minus SASRec": told(name, "SASRec"),
@@ -322,6 +327,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     for data in read_data(args):
+        (args.runs / data.name).mkdir(parents=True, exist_ok=True)
+        np.save(args.runs / data.name / LENGTHS, data.split.test.histories.lengths)
         for seed in args.seeds:
             for arm in [ARMS[number] for number in args.arms]:
                 measured(arm, data, seed, args)
