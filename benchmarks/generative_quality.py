@@ -135,7 +135,8 @@ def made(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace)
     kind = find(arm.model)
     if arm.model in FIXED:
         return kind()
-    train = TRAIN | {"learning_rate": rate}
+    train = TRAIN | {"learning_rate": rate, "validate_every": args.validate_every}
+    train["patience"] = TRAIN["patience"] // args.validate_every  # so many epochs
     parameters: dict[str, Any] = {"train": train, "dropout": args.dropout}
     if not arm.codes:
         return kind(**NETWORK, **parameters)
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--source", choices=["text", "collaborative", "both"], default="both")
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.002])
+    parser.add_argument("--validate-every", type=int, default=1, help="epochs; 2 saves a quarter")
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()

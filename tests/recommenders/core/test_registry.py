@@ -3,8 +3,7 @@
 import pytest
 
 from foretaste.errors import InputError
-from foretaste.recommenders.core import registry
-from foretaste.recommenders.core.registry import find, names
+from foretaste.recommenders.core.registry import RECOMMENDERS, find, names
 from foretaste.recommenders.popularity import Popularity
 
 
@@ -28,7 +27,7 @@ def test_a_misspelt_name_gets_the_nearest():
 
 
 def test_a_class_of_another_package_registers_itself(monkeypatch):
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(RECOMMENDERS, "classes", dict(RECOMMENDERS.classes))
 
     class Mine(Popularity):
         name = "mine"
