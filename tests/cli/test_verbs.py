@@ -150,3 +150,15 @@ def test_the_demo_from_start_to_end(foretaste, tmp_path):
     assert "Inception (2010)" in titles
     again = foretaste("demo", "--set", "train.epochs=1", "--json")
     assert again.json["runs"] == done.json["runs"]
+
+
+def test_the_version_is_told_by_command_and_module(foretaste):
+    import subprocess
+    import sys
+
+    from foretaste import __version__
+
+    assert foretaste("--version").out == f"foretaste {__version__}\n"
+    called = [sys.executable, "-m", "foretaste", "--version"]
+    module = subprocess.run(called, capture_output=True, text=True, check=True)
+    assert module.stdout == f"foretaste {__version__}\n"

@@ -6,10 +6,11 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+import foretaste
 from foretaste.cli import codes
 from foretaste.cli.compare import compare
 from foretaste.cli.datasets import datasets
@@ -84,8 +85,19 @@ for verb in (codes.fit, codes.report):
 app.add_typer(codes_app)
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foretaste {foretaste.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _common() -> None:
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell it and stop."),
+    ] = False,
+) -> None:
     """Recommenders from log to answer: train, compare honestly, recommend, report."""
 
 
