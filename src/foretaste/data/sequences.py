@@ -56,7 +56,7 @@ class Sequences:
     @property
     def lengths(self) -> np.ndarray:
         """Events of each row, int64 ``[rows]``."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]  # np.diff takes five times as long for a few
 
     @property
     def rows(self) -> np.ndarray:

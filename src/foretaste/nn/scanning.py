@@ -82,14 +82,14 @@ def best_places(
         queries: float32 ``[B, D]``.
         catalog: whose places are looked through.
         k: places per row, at least 1.
-        hidden: int64 ``[S]``, ``place * B + row`` of what is left out, ascending.
+        hidden: int64 ``[S]``, ``place * B + row`` of what is left out, in any order.
         threads: at most so many.
     """
     rows, places = len(queries), catalog.places
     threads = min(threads, 1 + places * queries.size // THREAD_PRODUCTS)
     if rows == threads == 1 and places <= SCORES_AT_ONCE:
         return _from_one_stretch(queries, catalog, k, hidden)
-    kept = min(k, max(places, 1))
+    kept, hidden = min(k, max(places, 1)), np.sort(hidden)
     if threads == 1:
         found = _scan(queries, catalog, kept, hidden, (0, places))
     else:

@@ -147,13 +147,15 @@ def _parts(rows: int, k: int) -> list[slice]:
 
 
 def _hidden(seen: Seen, chosen: Ints | None) -> Ints:
-    """What is left out as ``place * B + row``, int64 ``[S]``, ascending."""
+    """What is left out as ``place * B + row``, int64 ``[S]``, in any order."""
+    if len(seen) == 1 and chosen is None:
+        return seen[0].astype(np.int64, copy=False)
     places = np.concatenate(seen).astype(np.int64, copy=False)
     rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
     if chosen is not None:
         there = np.isin(places, chosen)
         places, rows = np.searchsorted(chosen, places[there]), rows[there]
-    return np.sort(places * len(seen) + rows)
+    return places * len(seen) + rows
 
 
 def _on_device(

@@ -126,6 +126,9 @@ class Histories:
 
 def sequences_of(rows: Sequence[np.ndarray], times: Sequence[np.ndarray] | None) -> Sequences:
     """Rows of item numbers, and of times where they are known, as ``Sequences``."""
+    if len(rows) == 1:
+        only = None if times is None else times[0]
+        return Sequences(rows[0], np.array([0, len(rows[0])]), only)
     lengths = np.fromiter((len(row) for row in rows), np.int64, len(rows))
     items = np.concatenate(rows) if rows else NO_EVENTS
     joined = None if times is None else np.concatenate(times)

@@ -152,13 +152,15 @@ class CatalogNumbers:
         Raises:
             StoreError: when the store has to be asked and does not answer.
         """
+        known, needed = len(self._table), int(numbers.max(initial=0)) + 1
+        if needed <= known or not len(numbers):  # NAMELESS is above all that have a name
+            return self._table[numbers]
         named = numbers != NAMELESS
         if not named.all():
             found = np.full(len(numbers), -1, np.int32)
             found[named] = self.of(numbers[named])
             return found
-        known, needed = len(self._table), int(numbers.max(initial=0)) + 1
-        if known < needed and len(numbers):
+        if known < needed:
             texts = self._store.item_ids(np.arange(known, needed))
             new = self._catalog.numbers(texts).astype(np.int32)
             self._table = np.concatenate([self._table, new])

@@ -72,10 +72,11 @@ class IncrementalRecommender(SequenceRecommender):
             self.network.eval()
         weight = self.network.items.weight
         records = [np.empty((0, self.record_bytes), np.uint8)] * len(states)
-        vectors = weight.new_zeros(len(states), weight.shape[1])
-        counts = np.minimum(new.lengths, self.readable)
-        for count in np.unique(counts).tolist():
-            rows = np.flatnonzero(counts == count).tolist()
+        on_cpu = np.zeros((len(states), weight.shape[1]), np.float32)
+        vectors = torch.from_numpy(on_cpu).to(weight.device)  # on a CPU the same numbers
+        counts = [min(length, self.readable) for length in new.lengths.tolist()]
+        for count in sorted(set(counts)):
+            rows = [row for row, mine in enumerate(counts) if mine == count]
             if count > 1 or weight.device.type != "cpu":
                 self._together(states, new, rows, count, records, vectors)
                 continue
@@ -88,7 +89,7 @@ class IncrementalRecommender(SequenceRecommender):
                     vector = step.query(states[row])
                 else:
                     continue
-                vectors[row] = torch.from_numpy(vector)
+                on_cpu[row] = vector
         return Advance(records, vectors)
 
     def _together(
