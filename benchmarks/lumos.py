@@ -92,6 +92,7 @@ ARMS: dict[str, Arm] = {
     "local": Arm("local"),
     "fedavg": Arm("fedavg"),
     "random": Arm("lumos", _views("random")),
+    "random, kept": Arm("lumos", _views("table"), "random"),
     "augment": Arm("lumos", _views("augment")),
     "received": Arm("lumos", _views("received")),
     "titles": Arm("lumos", _views("titles")),
@@ -365,12 +366,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--contrast", type=float, default=0.1)
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0])
-    parser.add_argument(
-        "--attack",
-        nargs="+",
-        default=["none"],
-        choices=("none", "noise", "flip", "scale", "promote"),
-    )
+    parser.add_argument("--attack", nargs="+", default=["none"], choices=ATTACKS)
     parser.add_argument("--runs", type=Path, default=Path("runs/lumos"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
@@ -391,7 +387,8 @@ def main() -> None:
 ABOUT = (
     "Leave-last-out, k-core 5, full ranking, mean (95 % interval over users); p is Holm-corrected "
     "within a data set and condition. `oracle` makes views of co-occurrence in all users' logs, "
-    "which no device has. `shuffled` gives every user another user's future and rephrasing. Bytes "
+    "which no device has. `random` and `augment` are drawn anew in every round, `kept` once, as "
+    "all others are. `shuffled` gives every user another user's future and rephrasing. Bytes "
     "are those of one client's message. Written by `benchmarks/lumos.py`."
 )
 

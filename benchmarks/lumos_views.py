@@ -5,8 +5,8 @@
 writes ``benchmarks/lumos_views.parquet``: future, rephrasing and counterfactual of every training
 history (leave-last-out, k-core 5) as item numbers, under a hash of the history. Makers: ``judged``
 (SmolLM2-135M-Instruct keeps or rejects neighbours of titles), ``chat`` (it writes titles itself),
-``titles`` (TF-IDF), and ``oracle`` (co-occurrence in all users' logs, which no device has: how much
-views could help if a maker knew what only the whole log tells). What was made is kept in
+``titles`` (TF-IDF), ``random``, and ``oracle`` (co-occurrence in all users' logs, which no device
+has: how much views could help if a maker knew what only the whole log tells). What was made is in
 ``--store`` after every batch: stop it and start it again at will. ``--users N`` makes the views of
 the first N users in a fixed random order, and a table of what is there is written at the end.
 """
@@ -26,6 +26,7 @@ from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, SplitSection
 from foretaste.experiments.running import split_dataset
 from foretaste.language.views.chat import ChatConfig
+from foretaste.language.views.drawn import RandomConfig, RandomViews
 from foretaste.language.views.judged import JudgedConfig
 from foretaste.language.views.local_model import LocalModelConfig
 from foretaste.language.views.making import ViewBook, maker_for
@@ -35,7 +36,7 @@ from foretaste.language.views.views import Request, View, ViewMaker
 from foretaste.progress import Progress, Silent
 
 THINGS = {"movietweetings": "films", "office": "office products"}
-MAKERS = ("judged", "chat", "titles", "oracle")
+MAKERS = ("judged", "chat", "titles", "oracle", "random")
 TABLE = Path(__file__).with_suffix(".parquet")
 """The committed one: views of MovieTweetings by ``judged``."""
 
@@ -85,11 +86,19 @@ class OracleViews(VectorViews):
         return self._vectors
 
 
+class KeptRandomViews(RandomViews):
+    """Random views that are made once, as those that mean something are."""
+
+    lasting, identity = True, "random"
+
+
 def maker_of(name: str, source: Source, model: LocalModelConfig) -> ViewMaker:
     """A maker by its name here."""
     things, catalog = THINGS[source.name], source.split.catalog
     if name == "oracle":
         return OracleViews(source.split.train, len(catalog))
+    if name == "random":
+        return KeptRandomViews(RandomConfig(), len(catalog))
     if name == "titles":
         return maker_for(TitlesConfig(), catalog)
     if name == "judged":
@@ -122,7 +131,7 @@ def table_for(name: str, source: Source, folder: Path) -> Path:
     if name == "judged" and source.name == "movietweetings" and TABLE.exists():
         return TABLE
     path = folder / f"views-{name}.parquet"
-    if not path.exists() and name in ("titles", "oracle"):
+    if not path.exists() and name in ("titles", "oracle", "random"):
         folder.mkdir(parents=True, exist_ok=True)
         store = folder / f"views-{name}.sqlite"
         views, _, _ = make(name, source, store, LocalModelConfig(), 0, Silent())
