@@ -86,6 +86,7 @@ def main() -> None:
     parser.add_argument("--source", default="both")
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--learning-rate", type=float, default=0.001)
+    parser.add_argument("--validate-every", type=int, default=1, help="epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
