@@ -218,6 +218,10 @@ class MDGR(Generator):
     def _index(self, table: np.ndarray) -> SlotIndex:
         return SlotIndex.from_table(table, max(self.codes.sizes))
 
+    def _whole_index(self) -> SlotIndex:
+        assert isinstance(self.network, MDGRNetwork)
+        return self.network.catalog or super()._whole_index()
+
     def _search(self, asked: Asked, index: SlotIndex) -> FoundItems:
         network = self.network
         assert isinstance(network, MDGRNetwork)

@@ -47,7 +47,13 @@ class TIGERConfig(GeneratorConfig):
 
 
 class Writer(Protocol):
-    """A network that writes codes step by step."""
+    """A network that writes codes step by step.
+
+    Attributes:
+        stepwise: its probabilities, and what may follow a prefix.
+    """
+
+    stepwise: Stepwise
 
     def ask(self, items: Tensor, lengths: Tensor) -> Any:
         """Begin to write about histories int64 ``[B, P]``, right-padded; what ``write`` is given.
@@ -169,6 +175,10 @@ class TIGER(Generator):
 
     def _index(self, table: np.ndarray) -> Trie:
         return Trie.from_table(table)
+
+    def _whole_index(self) -> Trie:
+        following = self.writer.stepwise.following
+        return super()._whole_index() if following is None else following.trie
 
     def _search(self, asked: Asked, index: Trie) -> FoundItems:
         network = self.writer

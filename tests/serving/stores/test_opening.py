@@ -37,7 +37,7 @@ def test_an_open_store_answers(store):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "memory:", "memory:x", "lmdb", "lmdb:", "redis", "sqlite:x", "Memory", "/tmp/x"]
+    "url", ["", "memory:", "memory:x", "lmdb", "lmdb:", "redis", "sqlite:x", "Memory", "/folder/x"]
 )
 def test_another_address_is_refused_naming_the_three(url):
     with pytest.raises(InputError, match=r"memory, lmdb:FOLDER or redis://HOST:PORT/DATABASE"):

@@ -96,6 +96,10 @@ class Generator(Recommender):
     def _index(self, table: np.ndarray) -> Any:
         """What is searched: an index of items with codes int ``[n, L]``."""
 
+    def _whole_index(self) -> Any:
+        """What is searched when all items are; that of the network, where it has one."""
+        return self._index(self.codes.table)
+
     @abstractmethod
     def _search(self, asked: Asked, index: Any) -> FoundItems:
         """Rows of ``index`` for each history, at least ``asked.depth`` where there are so many."""
@@ -245,7 +249,7 @@ class Generator(Recommender):
         if allowed is None:
             if self._indexed is None:
                 device = self.network.codes.numbers.device
-                self._indexed = self._index(self.codes.table).to(device)
+                self._indexed = self._whole_index().to(device)
             return self._indexed, np.arange(len(self.codes))
         numbers = np.flatnonzero(allowed)
         device = self.network.codes.numbers.device
