@@ -14,11 +14,13 @@ from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection
 from foretaste.federated.core.base import LocalUsers, World
 from foretaste.federated.core.boundary import Arrays
+from foretaste.federated.core.chosen_items import ChosenItems, drawn_examples
 from foretaste.federated.core.fleet import LocalFleet
 from foretaste.federated.core.node import Node, NodeUsers
 from foretaste.federated.core.randomness import user_keys
 from foretaste.federated.core.registry import find_method
 from foretaste.federated.core.server import Server
+from foretaste.federated.fedmf import FedMF
 from foretaste.metrics import query_metrics, target_positions
 from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.configuring import build_config
@@ -37,7 +39,10 @@ class Arm(NamedTuple):
 
 
 class Questions(NamedTuple):
-    """What a federation learns from and is asked; a row for each user."""
+    """What a federation learns from and is asked; a row for each user.
+
+    Only the first ``known`` items are there while it learns; the rest come after it.
+    """
 
     catalog: Catalog
     keys: np.ndarray
@@ -46,6 +51,7 @@ class Questions(NamedTuple):
     test_users: np.ndarray
     test_histories: Sequences
     test_targets: Sequences
+    known: int
 
 
 def read_split(name: str, log: Path | None, items: Path | None, folder: Path) -> Split:
@@ -73,7 +79,10 @@ def _plain_items(path: Path, folder: Path) -> Path:
 
 
 def questions(data: Split, seed: int, noise: float, cold: float) -> Questions:
-    """Histories with ``noise`` of their events random, or without a share ``cold`` of the items."""
+    """Histories with ``noise`` of their events random, or with a share ``cold`` of items new.
+
+    New items come last, stand in no history and are no one's negatives; they alone are asked for.
+    """
     rng = np.random.default_rng([seed, 17])
     lists = [data.train[row].copy() for row in range(len(data.train))]
     valid: list[list[int]] = [[] for _ in lists]
@@ -86,27 +95,47 @@ def questions(data: Split, seed: int, noise: float, cold: float) -> Questions:
             kept = {*valid[user], *asked[users == user].tolist()}
             drawn = rng.integers(data.items, size=round(noise / (1 - noise) * len(own)))
             lists[user] = np.append(own, [item for item in drawn if item not in kept])
+    catalog, known = data.catalog, data.items
     if cold:
         gone = rng.random(data.items) < cold
-        lists = [own[~gone[own]] for own in lists]
-        valid = [[item for item in own if not gone[item]] for own in valid]
+        old = np.argsort(gone, kind="stable")
+        new, known, catalog = np.argsort(old), int((~gone).sum()), catalog.take(old)
+        lists = [new[own[~gone[own]]] for own in lists]
+        valid = [[int(new[item]) for item in own if not gone[item]] for own in valid]
         chosen = (asked >= 0) & gone[asked]  # -1 is no item of the catalog
-        users, asked = users[chosen], asked[chosen]
+        users, asked = users[chosen], new[asked[chosen]]
     histories = Sequences.from_lists([[*lists[user], *valid[user]] for user in users])
     return Questions(
-        data.catalog,
+        catalog,
         user_keys(data.users.to_list()),
         Sequences.from_lists([one.tolist() for one in lists]),
         Sequences.from_lists(valid),
         users,
         histories,
         Sequences.from_lists([[item] for item in asked]),
+        known,
     )
+
+
+def of_known_items(method_class: type[FedMF], known: int) -> type[FedMF]:
+    """The method with negatives of the first ``known`` items alone."""
+
+    class OfKnownItems(method_class):
+        """Draws no item that is not there yet."""
+
+        def examples(self, users: LocalUsers) -> ChosenItems:
+            """What users chose, and known items drawn anew in every round."""
+            negatives = self.config.local.negatives
+            return drawn_examples(users.histories, users.draws, negatives, known)
+
+    return OfKnownItems
 
 
 def federate(arm: Arm, settings: dict[str, Any], asked: Questions, seed: int) -> dict[str, Any]:
     """One federation; figures of the round that is best on validation."""
     method_class = find_method(arm.method)
+    if asked.known < len(asked.catalog):
+        method_class = of_known_items(method_class, asked.known)
     values = {"evaluate_every": 9, "client_evaluation": True, **settings}
     config = build_config(method_class.Config, values, place=arm.method)
     method = method_class(config, World(asked.catalog, ALS(factors=arm.dim or DIM), seed))
@@ -154,6 +183,11 @@ def answers(
         positions = target_positions(scores, targets.rows, targets.items)
         found = query_metrics(positions, targets.rows, len(rows), MEASURED)
         found |= {f"{name} of 100": one for name, one in _of_100(scores, targets, keys).items()}
+        if asked.known < len(asked.catalog):
+            scores[:, : asked.known] = -torch.inf
+            positions = target_positions(scores, targets.rows, targets.items)
+            new = query_metrics(positions, targets.rows, len(rows), MEASURED)
+            found |= {f"{name} of new": one for name, one in new.items()}
         for name, values in found.items():
             figures.setdefault(name, []).append(values)
     return {name: np.concatenate(parts) for name, parts in figures.items()}
