@@ -221,7 +221,7 @@ ABOUT = {
     "noise": "NDCG@10 with a share of every history's events drawn at random. Written by "
     "`benchmarks/rqfedrec.py`.",
     "cold": "Targets among a tenth of the items that comes only after training: in no history and "
-    "no one's negative. Of 100: among 99 drawn items, most of them old; of new: among the new items "
+    "no one's negative. Of 100: among 99 drawn items, most of them old; of new: among new items "
     "alone; differences with 95 % intervals over targets of all seeds. Written by "
     "`benchmarks/rqfedrec.py`.",
     "bytes": "Arithmetic: float32, 32 dimensions, 320 code vectors, a sketch of 64 rows, 6 "

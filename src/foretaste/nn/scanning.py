@@ -19,16 +19,19 @@ import numpy.typing as npt
 
 SCORES_AT_ONCE = 262_144
 """Scores held at a time by a thread (1 MB): they stay in cache until they are looked through."""
-PRODUCTS_AT_ONCE = 990_000
-"""Multiplications of one call to a matrix product. Below a million OpenBLAS, NumPy's own on most
-machines, has kernels for small matrices: they read the item vectors where they are instead of
-copying them first, and they start no threads, which on busy cores wait for each other."""
+PRODUCTS_AT_ONCE = 262_000
+"""Multiplications of one call to a matrix product. Up to 2^18 OpenBLAS, NumPy's own on most
+machines, starts no threads, which beside ours and PyTorch's wait for each other. Some of its
+kernels start none up to a million; there larger calls would be a fifth faster, and elsewhere up to
+three times slower."""
 ELEMENTS_AT_ONCE = 400_000
 """Elements of one call to a matrix-vector product, which above some 460,000 starts threads too."""
-CACHED_BYTES = 16_000_000
+CACHED_BYTES = 26_000_000
 """Item vectors up to this size are probably still in the last cache since the last call."""
-THREAD_PRODUCTS = 16_000_000
-"""Multiplications that a thread must have to do before it is worth starting (about 2 ms)."""
+THREAD_ELEMENTS = 16_000_000
+"""Elements of item vectors that a thread must have to read before it is worth starting."""
+THREAD_PRODUCTS = 100_000_000
+"""The same in multiplications: products of many rows are shared out less well than reading is."""
 
 
 class _Buffers(threading.local):
@@ -86,7 +89,9 @@ def best_places(
         threads: at most so many.
     """
     rows, places = len(queries), catalog.places
-    threads = min(threads, 1 + places * queries.size // THREAD_PRODUCTS)
+    elements = places * queries.shape[1]
+    worth = max(elements // THREAD_ELEMENTS, elements * rows // THREAD_PRODUCTS)
+    threads = min(threads, 1 + worth)
     if rows == threads == 1 and places <= SCORES_AT_ONCE:
         return _from_one_stretch(queries, catalog, k, hidden)
     kept, hidden = min(k, max(places, 1)), np.sort(hidden)
