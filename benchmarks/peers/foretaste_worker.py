@@ -5,6 +5,7 @@ The training loop, batches, loss, optimiser, ranking and metrics are those of th
 """
 
 import time
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -78,10 +79,17 @@ class ForetastePeer:
         targets = self._epoch()
         return {"targets": targets, "seconds": time.perf_counter() - begin}
 
-    def evaluate(self, masked: bool, part: str, seconds_only: bool = False) -> Json:
-        """Scoring, ranking of the whole catalog and metrics of all users."""
+    def evaluate(
+        self, masked: bool, part: str, seconds_only: bool = False, events: int | None = None
+    ) -> Json:
+        """Scoring, ranking of the whole catalog and metrics of all users.
+
+        ``events``: of a history, the last ones; by default all that two layers can look back on.
+        """
         queries = getattr(self.split, part)
         begin = time.perf_counter()
+        if events is not None:
+            queries = replace(queries, histories=queries.histories.last(events))
         exclude = "seen" if masked else "none"
         answers = rank_queries(self.model, queries, METRICS, exclude=exclude)
         means = {name: float(values.mean()) for name, values in answers.metrics.items()}

@@ -75,6 +75,20 @@ def test_last_is_forward_at_the_last_place(name: str, times: bool):
     close(made.last(asked), made(asked)[torch.arange(4), asked.lengths - 1])
 
 
+@pytest.mark.parametrize(("layers", "window"), [(1, 3), (2, 3), (2, 5), (3, 3), (4, 1)])
+@pytest.mark.parametrize("name", ["sasrec", "hstu"])
+@torch.no_grad()
+def test_last_leaves_out_only_what_no_block_looks_at(name: str, layers: int, window: int):
+    torch.manual_seed(0)
+    made = find(name)(dim=8, layers=layers, window=window)._network(ITEMS).eval()
+    for weight in made.parameters():
+        weight.add_(0.3 * torch.randn_like(weight))
+    whole = histories()
+    for lengths in ([9, 9, 9, 9], [8, 9, 7, 8], [3, 9, 1, 7]):
+        asked = Histories(whole.items, torch.tensor(lengths), whole.times)
+        close(made.last(asked), made(asked)[torch.arange(4), asked.lengths - 1])
+
+
 @pytest.mark.parametrize("name", SEQUENCE)
 @torch.no_grad()
 def test_padding_does_not_matter(name: str):

@@ -76,16 +76,20 @@ class WindowedAttention(nn.Module):
         self.by_distance = nn.Parameter(torch.zeros(heads, window))
         self.scale = 1 / math.sqrt(key_values.key_dim / heads)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` right-padded ``[B, L, D]`` to ``[B, L, D]``."""
-        query = split_heads(self.query(x), self.heads)  # [B, H, L, K]
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """``x`` right-padded ``[B, L, D]`` to the events from ``first`` on, ``[B, L - first, D]``.
+
+        All events are looked at; only those from ``first`` on ask.
+        """
+        length, short = x.shape[1], x.shape[1] <= 2 * self.window
+        asking = x[:, first:] if short else x
+        query = split_heads(self.query(asking), self.heads)  # [B, H, A, K]
         key, value = (split_heads(part, self.heads) for part in self.key_values(x))
-        length, window = x.shape[1], self.window
-        if length <= 2 * window:
-            bias = self.recent_bias(length, length)  # [H, L, L]
+        if short:
+            bias = self.recent_bias(length, length - first)  # [H, A, L]
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
         else:
-            mixed = self._banded(query, key, value)
+            mixed = self._banded(query, key, value)[:, :, first:]
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
@@ -168,9 +172,10 @@ class WindowedBlock(IncrementalLayer):
         )
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` right-padded ``[B, L, D]`` to ``[B, L, D]``."""
-        return self._rest(x + self.dropout(self.attention(self.attention_norm(x))))
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """``x`` right-padded ``[B, L, D]`` to events from ``first`` on, ``[B, L - first, D]``."""
+        mixed = self.attention(self.attention_norm(x), first)
+        return self._rest(x[:, first:] + self.dropout(mixed))
 
     def last(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The output for the last event of each sequence only: ``[B, D]``."""

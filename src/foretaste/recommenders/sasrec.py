@@ -53,13 +53,14 @@ class SASRecNetwork(WindowedNetwork):
         return self.norm(x)
 
     def last(self, histories: Histories) -> Tensor:
-        """``[B, D]``: the last block works for the last event only."""
-        x = self.dropout(self.items(histories.items))  # [B, L, D]
+        """``[B, D]``: a block works for the events alone that those above it look at."""
+        x, lengths = self.dropout(self.items(histories.items)), histories.lengths  # [B, L, D]
         *lower, top = self.layers
         assert isinstance(top, WindowedBlock)
-        for layer in lower:
-            x = layer(x)
-        return self.norm(top.last(x, histories.lengths))
+        for above, layer in zip(range(len(lower), 0, -1), lower, strict=True):
+            first = max(0, int(lengths.min()) - above * (self.window - 1) - 1)
+            x, lengths = layer(x, first), lengths - first
+        return self.norm(top.last(x, lengths))
 
     def layer_steps(self) -> list[LayerStep]:
         """See ``WindowedNetwork``."""
