@@ -80,7 +80,9 @@ def test_last_is_forward_at_the_last_place(name: str, times: bool):
 @torch.no_grad()
 def test_last_leaves_out_only_what_no_block_looks_at(name: str, layers: int, window: int):
     torch.manual_seed(0)
-    made = find(name)(dim=8, layers=layers, window=window)._network(ITEMS).eval()
+    model = find(name)(dim=8, layers=layers, window=window)
+    assert isinstance(model, SequenceRecommender)
+    made = model._network(ITEMS).eval()
     for weight in made.parameters():
         weight.add_(0.3 * torch.randn_like(weight))
     whole = histories()
