@@ -19,6 +19,8 @@ from foretaste.recommenders.core.results import FitReport
 from foretaste.recommenders.core.sparse import user_items
 from foretaste.storage import checked
 
+ROUNDED = 4 * float(np.finfo(np.float32).eps)
+"""Share of an item's own count below which what the others leave of it is rounding."""
 ROWS_AT_ONCE = 256
 """Rows of the item-item matrix that are made or mirrored at a time."""
 
@@ -55,10 +57,14 @@ class EASE(Recommender):
     def _solve(self, train: Sequences, items: int, task: Task) -> np.ndarray:
         gram = _gram(train, items)
         gram[np.diag_indices(items)] += np.float32(self.config.l2)
+        diagonal = gram.diagonal().copy()
         task.advance(1, "item-item counts")
         try:
             # LAPACK works by columns; a symmetric matrix reads the same, so nothing is copied.
             factor = cholesky(gram.T, lower=True, overwrite_a=True, check_finite=False)
+            # What rounding leaves of an item that others explain whole is positive on some machines.
+            if (factor.diagonal() ** 2 < ROUNDED * diagonal).any():
+                raise LinAlgError("no digit of a pivot is left")
         except LinAlgError as error:
             raise InputError(
                 f"ease: with l2 = {self.config.l2:g} the item-item matrix cannot be inverted in "
