@@ -62,7 +62,7 @@ class EASE(Recommender):
         try:
             # LAPACK works by columns; a symmetric matrix reads the same, so nothing is copied.
             factor = cholesky(gram.T, lower=True, overwrite_a=True, check_finite=False)
-            # What rounding leaves of an item that others explain whole is positive on some machines.
+            # What rounding leaves of an item that others explain is positive on some machines.
             if (factor.diagonal() ** 2 < ROUNDED * diagonal).any():
                 raise LinAlgError("no digit of a pivot is left")
         except LinAlgError as error:
