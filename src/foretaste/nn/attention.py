@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foretaste.nn.dropout import Dropout
+from foretaste.nn.initialising import falling
 from foretaste.nn.key_values import KeyValues, split_heads
 
 
@@ -75,6 +76,11 @@ class WindowedAttention(nn.Module):
         self.output = nn.Linear(key_values.value_dim, dim)
         self.by_distance = nn.Parameter(torch.zeros(heads, window))
         self.scale = 1 / math.sqrt(key_values.key_dim / heads)
+
+    @torch.no_grad()
+    def begin_falling(self, places: int) -> None:
+        """Give the biases the first values of ``falling``; an event takes so many places."""
+        self.by_distance.copy_(falling(self.heads, self.window, places))
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """``x`` right-padded ``[B, L, D]`` to the events from ``first`` on, ``[B, L - first, D]``.

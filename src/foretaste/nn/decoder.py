@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foretaste.nn.dropout import Dropout
+from foretaste.nn.initialising import falling
 from foretaste.nn.key_values import split_heads
 
 
@@ -80,7 +81,7 @@ class DecoderBlock(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(dim, 2 * dim)
         self.read = nn.Linear(dim, dim)
-        self.by_distance = nn.Parameter(torch.zeros(heads, events))
+        self.by_distance = nn.Parameter(falling(heads, events))
         self.feedforward = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         )

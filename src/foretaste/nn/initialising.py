@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+import math
+
+import torch
+from torch import Tensor, nn
 
 WIDTH = 0.02
+STEEPEST, FLATTEST = 0.5, 0.03125
+"""What the first and the last head of ``falling`` lose with every event."""
 
 
 def small_normal(module: nn.Module) -> None:
@@ -31,3 +36,19 @@ def by_width(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     elif isinstance(module, nn.Embedding):
         nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+
+
+def falling(heads: int, distances: int, places: int = 1) -> Tensor:
+    """First biases ``[heads, distances]`` of attention, that fall with the distance.
+
+    A bias for a distance that no history in training had keeps its first value. At zero, an old
+    event of a history longer than those would weigh as much as the newest; falling, it weighs as
+    little as its age says (as in ALiBi, Press et al., ICLR 2022, but learnt from there on).
+
+    Args:
+        heads: each falls at its own rate.
+        distances: in places.
+        places: that make an event.
+    """
+    slopes = torch.logspace(math.log2(STEEPEST), math.log2(FLATTEST), heads, base=2.0)
+    return -slopes[:, None] * torch.arange(distances) / places

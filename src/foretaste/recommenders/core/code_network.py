@@ -91,12 +91,15 @@ class ReadingNetwork(CodeNetwork):
             nn.Linear(self.codes.levels * dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
         )
         window = config.max_length * self.per_event
-        self.encoder = nn.ModuleList(
+        blocks = [
             WindowedBlock(
                 dim, heads, window, config.dropout, FullKeyValues(dim, heads, nn.Identity())
             )
             for _ in range(config.layers)
-        )
+        ]
+        for block in blocks:
+            block.attention.begin_falling(self.per_event)
+        self.encoder = nn.ModuleList(blocks)
         self.decoder = Decoder(
             dim, heads, config.decoder_layers, config.max_length, config.dropout, causal=causal
         )

@@ -42,16 +42,16 @@ class CodeStream(CodeNetwork):
         """As many blocks as an encoder and a decoder would have together."""
         super().__init__(config, codes)
         dim, heads, levels = config.dim, config.heads, self.codes.levels
-        self.blocks = nn.ModuleList(
+        window = (config.max_length + 1) * levels
+        blocks = [
             StreamBlock(
-                dim,
-                heads,
-                (config.max_length + 1) * levels,
-                config.dropout,
-                FullKeyValues(dim, heads, nn.Identity()),
+                dim, heads, window, config.dropout, FullKeyValues(dim, heads, nn.Identity())
             )
             for _ in range(config.layers + config.decoder_layers)
-        )
+        ]
+        for block in blocks:
+            block.attention.begin_falling(levels)
+        self.blocks = nn.ModuleList(blocks)
         self.apply(by_width)
         self.stepwise = Stepwise(config, codes, self.codes)
 
