@@ -37,23 +37,24 @@ def write_arrays(
     _replace(path, lambda partial: save_file(whole, partial, metadata), size)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file in one step: beside it first, then in its place.
+def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file in one step: beside it first, then in its place; ``mode`` is who may read it.
 
     Raises:
         WriteError: when the disk is full or the folder cannot be written.
     """
-    _replace(path, lambda partial: partial.write_bytes(content), len(content))
+    _replace(path, lambda partial: partial.write_bytes(content), len(content), mode)
 
 
-def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
+def _replace(path: Path, write: Callable[[Path], object], size: int, mode: int = 0o644) -> None:
     from safetensors import SafetensorError
 
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(mode)  # before anything is in it
         write(partial)
-        partial.chmod(0o644)  # safetensors would let nobody else read it
+        partial.chmod(mode)  # safetensors would let nobody else read it
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

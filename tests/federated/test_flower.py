@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -10,14 +12,14 @@ import pytest
 
 pytest.importorskip("flwr", reason="the extra 'federated' is not installed")
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.federated.core.messages import PROTOCOL, Order, Reply
 from foretaste.federated.core.server import CHECKPOINT
 from foretaste.federated.engines.deployment import write_app
-from foretaste.federated.engines.flower import from_records, problem, size_of, to_records
+from foretaste.federated.engines.flower import _delivery, from_records, problem, size_of, to_records
 from foretaste.federated.plan import Plan
 from foretaste.federated.running import federate, prepare
 from foretaste.storage import read_arrays
@@ -82,6 +84,79 @@ def test_records_cut_short_are_told():
     )
     with pytest.raises(InputError, match="protocol"):
         from_records(wrong, "train", "node 7")
+
+
+def hostile(name: str, reply: RecordDict) -> RecordDict:
+    """A reply that a stranger spoilt."""
+
+    def array(data: bytes) -> RecordDict:
+        arrays = dict(reply.array_records["arrays"])
+        arrays["w"] = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=data)
+        reply.array_records["arrays"] = ArrayRecord(arrays)
+        return reply
+
+    stream = io.BytesIO()
+    if name == "round is infinite":
+        reply.config_records["about"]["round"] = float("inf")
+    elif name == "an order":
+        reply.config_records["about"]["clients"] = 0.5
+    elif name == "a problem without words":
+        return RecordDict({"problem": ConfigRecord({"why": "x"})})
+    elif name == "a problem of ten million letters":
+        return problem("A" * 10_000_000)
+    elif name == "an array of 36 TiB":
+        header = {"descr": "<f4", "fortran_order": False, "shape": (10**13,)}
+        np.lib.format.write_array_header_1_0(stream, header)
+        return array(stream.getvalue())
+    elif name == "an archive":
+        np.savez(stream, a=np.zeros(2))
+        return array(stream.getvalue())
+    elif name == "a broken archive":
+        return array(b"PK\x03\x04" + b"x" * 50)
+    elif name == "a pickle":
+        return array(b"\x80\x04.")
+    return reply
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "round is infinite",
+        "an order",
+        "a problem without words",
+        "a problem of ten million letters",
+        "an array of 36 TiB",
+        "an archive",
+        "a broken archive",
+        "a pickle",
+    ],
+)
+def test_what_a_stranger_sends_is_a_problem_of_that_node_alone(name):
+    sent = to_records(Reply("train", 1, PROTOCOL, {"w": np.ones(2, np.float32)}))
+    answer = SimpleNamespace(content=hostile(name, sent), has_error=lambda: False)
+    found = _delivery("7", "train", answer, 10)  # type: ignore[arg-type]
+    assert found.reply is None
+    assert 0 < len(found.problem) <= 400
+
+
+def test_why_a_device_cannot_answer_stays_on_the_device(log, tmp_path, caplog):
+    """Not the name of its file, not a cell of its log."""
+    from foretaste.federated.engines.apps import WITHHELD, answered
+
+    run = prepare(plan_of(log, "deployment", clients=1.0), tmp_path / "run")
+    own = tmp_path / "anna.smith.csv"
+    own.write_text("user,item,time\nanna,i3,yesterday at noon\nanna,i4,1600000000\n")
+    order = to_records(Order("train", 1, PROTOCOL, 1.0, {}))
+    context = context_of({"plan": str(run.path), "log": str(own), "state": str(tmp_path / "s")})
+    with caplog.at_level("WARNING"):
+        told = answered(order, context, "train", None).config_records["problem"]["text"]
+    assert told == WITHHELD
+    assert "yesterday at noon" in caplog.text
+    other = to_records(Order("train", 1, PROTOCOL + 1, 1.0, {}))
+    own.write_text("user,item,time\nanna,i3,1\nanna,i4,2\n")
+    told = answered(other, context, "train", None).config_records["problem"]["text"]
+    assert "protocol" in str(told)
+    assert "anna" not in str(told)
 
 
 def same_as_local(run: RunFolder, log: Path, folder: Path) -> None:

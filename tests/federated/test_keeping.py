@@ -59,6 +59,16 @@ def test_a_round_that_is_asked_again_starts_from_the_same_personal_arrays(tmp_pa
     assert len(list(tmp_path.glob("*/personal-*.safetensors"))) == 2
 
 
+def test_a_federation_begun_anew_in_a_folder_remembers_nothing_of_the_last(tmp_path):
+    method = method_of("tallying", clients=1.0)
+    (node,) = nodes_of(method, ring(6), 1, tmp_path)
+    for number in (1, 2, 3):
+        node.answer(_order(number, method))
+    (anew,) = nodes_of(method, ring(6), 1, tmp_path)
+    anew.answer(_order(1, method))
+    np.testing.assert_array_equal(anew.store.before(4)[0]["rounds"], np.full(6, 1))
+
+
 def test_a_node_that_has_lost_and_won_users_keeps_the_others(tmp_path):
     declared = method_of("tallying").personal()
     old = PersonalStore(declared, keys_of(4), tmp_path)

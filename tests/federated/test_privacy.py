@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from scipy.stats import norm
 from foretaste.errors import InputError
 from foretaste.federated.core.config import PrivacyConfig
 from foretaste.federated.core.curiosity import area, infer_histories
+from foretaste.federated.core.messages import PROTOCOL, Order
+from foretaste.federated.core.node import Node, NodeUsers
+from foretaste.federated.core.node_secret import FILE
 from foretaste.federated.core.privacy import (
     clipped,
     epsilon,
@@ -20,9 +24,11 @@ from foretaste.federated.core.privacy import (
     noisy,
     renyi,
 )
+from foretaste.federated.core.server import CHECKPOINT, SECRET
 from foretaste.federated.core.updates import Rows, Updates, zeros
+from foretaste.federated.running import NODES, forget_secrets
 
-from .rings import keys_of, method_of, ring, same, server_of, small_sasrec
+from .rings import keys_of, method_of, nodes_of, ring, same, server_of, small_sasrec
 
 
 @pytest.mark.parametrize(
@@ -100,15 +106,17 @@ def test_noise_is_of_the_size_that_was_asked_for():
 
 
 def test_a_round_with_noise_divides_by_what_was_expected():
-    """No data-dependent count: the noisy sum over 40 x 0.5 expected users."""
-    config = {"clients": 0.5, "rounds": 1, "local": {"epochs": 1, "negatives": 6}}
+    """No data-dependent count: the noisy sum over the 40 users expected, whoever dropped out."""
+    config = {"clients": 1.0, "rounds": 1, "local": {"epochs": 1, "negatives": 6}}
+    config["faults"] = {"drop": 0.5}
     clean = server_of(method_of(privacy={"clip": 0.1}, **config), ring(40))
     private = server_of(method_of(privacy={"clip": 0.1, "noise": 1e-9}, **config), ring(40))
     first, second = clean.step(), private.step()
     assert second.loss is None
+    assert first.users == second.users < 40
     start = clean.method.start()
     for name in start:
-        change = (clean.now.state[name] - start[name]) * first.users / 20
+        change = (clean.now.state[name] - start[name]) * first.users / 40
         np.testing.assert_allclose(private.now.state[name] - start[name], change, atol=1e-6)
 
 
@@ -143,13 +151,94 @@ def test_a_resumed_server_draws_the_same_noise(tmp_path):
     config["privacy"] = {"clip": 0.1, "noise": 1.0}
     whole = server_of(method_of(**config), ring(6), folder=tmp_path)
     whole.step()
-    secret = whole.now.secret
     after = server_of(method_of(**config), ring(6), folder=tmp_path)
-    assert after.now.secret == secret
+    assert after.secret == whole.secret
     whole.step()
     after.step()
     same(whole.now.state, after.now.state, 0.0)
-    assert server_of(method_of(**config), ring(6)).now.secret != secret
+    assert server_of(method_of(**config), ring(6)).secret != whole.secret
+
+
+def test_what_noise_is_drawn_from_is_hidden_and_gone_at_the_end(tmp_path):
+    """Who has the finished run must not be able to take its noise away."""
+    config = {"clients": 1.0, "rounds": 2, "local": {"epochs": 1, "negatives": 6}}
+    config["privacy"] = {"clip": 0.1, "noise": 1.0}
+    server = server_of(method_of(**config), ring(6), folder=tmp_path)
+    server.run()
+    path = tmp_path / SECRET
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert str(server.secret) in path.read_text()
+    assert str(server.secret).encode() not in (tmp_path / CHECKPOINT).read_bytes()
+    nodes = nodes_of(method_of(**config), ring(6), 2, tmp_path / NODES)
+    assert len(list((tmp_path / NODES).rglob(FILE))) == len(nodes)
+    forget_secrets(tmp_path)
+    assert not path.exists()
+    assert not list((tmp_path / NODES).rglob(FILE))
+    open_method = method_of(clients=1.0, rounds=2, local=config["local"])
+    server_of(open_method, ring(6), folder=tmp_path)
+    assert not path.exists()  # without noise there is nothing to hide
+
+
+def private_node(folder: Path | None, secret: int | None = None) -> Node:
+    privacy = {"clip": 0.1, "noise": 1.0, "where": "client"}
+    method = method_of(clients=1.0, rounds=3, local={"epochs": 1}, privacy=privacy)
+    place = None if folder is None else folder / "node-0"
+    return Node(method, NodeUsers(keys_of(8), ring(8)), "node 000", place, secret)
+
+
+def order_of(node: Node, round: int = 1, *, moved: str = "") -> Order:
+    """Of a state of which one array has moved a little."""
+    state = node.method.start()
+    if moved:
+        state = state | {moved: state[moved] + np.float32(1e-6)}
+    return Order("train", round, PROTOCOL, 1.0, node.method.to_send(state, round))
+
+
+def test_a_node_begun_anew_draws_the_same_noise_for_the_same_order(tmp_path):
+    """Else asking again would average it out."""
+    first = private_node(tmp_path)
+    replies = [node.answer(order_of(node)).arrays for node in (first, private_node(tmp_path))]
+    same(replies[0], replies[1], 0.0)
+    assert (tmp_path / "node-0" / FILE).stat().st_mode & 0o777 == 0o600
+    other = private_node(tmp_path / "elsewhere")
+    assert other.own.number != first.own.number
+
+
+def test_noise_is_never_used_twice(tmp_path):
+    """Two answers with one noise differ by the truth alone."""
+    node = private_node(tmp_path)
+    name = sorted(node.method.start())[0]
+    one = node.answer(order_of(node)).arrays[name]
+    with pytest.raises(InputError, match="answered already, about another model"):
+        private_node(tmp_path).answer(order_of(node, moved=name))
+    with pytest.raises(InputError, match="reckoned for 3 rounds"):
+        node.answer(order_of(node, round=4))
+    fresh = private_node(None, secret=node.own.number)  # another model, the same secret and round
+    two = fresh.answer(order_of(fresh, moved=name)).arrays[name]
+    assert np.abs(one - two).std() > 0.05
+
+
+def test_with_noise_nobody_can_reckon_who_takes_part():
+    """Epsilon of a sample holds while the sample is not known; seed and user ids are."""
+    config = {"clients": 0.3, "rounds": 1, "local": {"epochs": 1}}
+    (open_node,) = nodes_of(method_of(**config), ring(200), 1)
+    known = open_node._taking_part(order_of(open_node)._replace(clients=0.3))
+    found = []
+    for secret in (1, 2):
+        method = method_of(**config, privacy={"clip": 1.0, "noise": 1.0})
+        node = Node(method, NodeUsers(keys_of(200), ring(200)), secret=secret)
+        found.append(node._taking_part(order_of(node)._replace(clients=0.3)))
+    assert 35 < len(found[0]) < 85
+    for one, other in ((known, found[0]), (known, found[1]), (found[0], found[1])):
+        assert set(one.tolist()) != set(other.tolist())
+
+
+def test_a_damaged_secret_is_told(tmp_path):
+    private_node(tmp_path)
+    path = tmp_path / "node-0" / FILE
+    path.write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        private_node(tmp_path)
 
 
 def test_settings_without_an_epsilon_are_refused():
@@ -158,6 +247,12 @@ def test_settings_without_an_epsilon_are_refused():
         method_of(privacy={"noise": 1.0})
     with pytest.raises(InputError, match="uniform"):
         method_of(privacy=noisy_rounds, weighting="events")
+    with pytest.raises(InputError, match="uniform"):
+        method_of(privacy={"clip": 1.0}, weighting="events")
+    with pytest.raises(InputError, match="min_users = 2"):
+        method_of(privacy=noisy_rounds, min_users=2)
+    with pytest.raises(InputError, match='average = "all"'):
+        method_of("fedmf", privacy={"clip": 1.0}, average="touched")
     with pytest.raises(InputError, match="no epsilon"):
         method_of(privacy=noisy_rounds, robust={"rule": "median"})
     with pytest.raises(InputError, match="sums without noise"):

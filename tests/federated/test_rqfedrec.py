@@ -313,7 +313,7 @@ def test_a_curious_server_reads_semantic_codes():
 
 
 def test_noise_and_clipping_work(tmp_path):
-    method = method_of(rounds=3, privacy={"clip": 0.1, "noise": 0.5})
+    method = method_of(rounds=3, average="all", privacy={"clip": 0.1, "noise": 0.5})
     done = server_of(method, ring(20), folder=tmp_path).run()
     assert all(np.isfinite(array).all() for array in done.state.values())
 

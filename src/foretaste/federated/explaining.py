@@ -41,7 +41,8 @@ def explain(method: FederatedMethod) -> Privacy:
         "Histories, item ids and user ids never leave a device. What leaves is the list above and "
         "nothing else: a message with anything more, or with another type or shape, is refused.",
         "A node of many users sends sums over them and counts; a node of one user sends that "
-        "user's own sums, so its server sees the update of one person.",
+        "user's own sums, so its server sees the update of one person. So it does when one user "
+        "alone takes part in a round; federated.min_users lets a node sit such rounds out.",
         _of_noise(method),
     ]
     if config.robust.rule != "mean":

@@ -114,6 +114,15 @@ class FedMFConfig(FederatedConfig):
     average: Literal["all", "touched"] = "all"
     spread: float = Field(default=0.01, gt=0)
 
+    @model_validator(mode="after")
+    def _clips_no_counts(self) -> Self:
+        if self.privacy.clip and self.average == "touched":
+            raise ValueError(
+                'average = "touched" sends counts, which privacy.clip would take for most of an '
+                'update. Set average = "all"'
+            )
+        return self
+
 
 class FedMF(FederatedMethod):
     """Score = a user's own vector times the item's; both take their step from the same point.

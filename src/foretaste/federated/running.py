@@ -28,8 +28,9 @@ from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.experiments.running import evaluate_all, split_dataset, write_evaluations
 from foretaste.federated.core.fleet import Fleet, LocalFleet
 from foretaste.federated.core.node import held_out
+from foretaste.federated.core.node_secret import FILE
 from foretaste.federated.core.randomness import user_keys
-from foretaste.federated.core.server import CHECKPOINT, Evaluate, Progressed, Server
+from foretaste.federated.core.server import CHECKPOINT, SECRET, Evaluate, Progressed, Server
 from foretaste.federated.gathering import clients_of, node_count
 from foretaste.federated.plan import Plan
 from foretaste.progress import Progress, Silent
@@ -167,6 +168,7 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
         done, server = _engine(plan)(run, plan, split, progress)
     else:  # the rounds were run elsewhere, as by flwr run
         done = server.run()
+    forget_secrets(run.path)  # no more noise will be drawn, and none can be taken back
     recommender = server.method.recommender(done.best)
     recommender.save(run.path)
     evaluations = {
@@ -186,6 +188,12 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
     run.write("run.json", record)
     run.log("done", seconds=record["wall_seconds"])
     return run
+
+
+def forget_secrets(folder: Path) -> None:
+    """Take away what noise was drawn from, at the server and at simulated nodes."""
+    for path in (folder / SECRET, *(folder / NODES).glob(f"*/{FILE}")):
+        path.unlink(missing_ok=True)
 
 
 def _without_popularity(evaluation: Evaluation) -> Evaluation:

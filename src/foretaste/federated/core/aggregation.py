@@ -15,8 +15,9 @@ def aggregate(sums: Sequence[Sums], config: RobustConfig) -> Sums:
     """One round's sums from those of nodes, in the order given (so a repeat gives equal bits).
 
     Robust rules look at the *mean* update of each node, and give every node one vote; their
-    result is returned as sums of the whole weight, so that what follows is the same. A node of
-    many users counts once: against hostile users a robust rule needs nodes of one user.
+    result is returned as sums of as many votes as the median node has, times the nodes: what a node
+    says of its votes moves nothing. A node of many users counts once: against hostile users a
+    robust rule needs nodes of one user.
     """
     counted = [one for one in sums if one.weight > 0]
     users = sum(one.users for one in sums)
@@ -25,18 +26,20 @@ def aggregate(sums: Sequence[Sums], config: RobustConfig) -> Sums:
         return Sums({}, 0.0, users)
     if config.rule == "mean":
         names = counted[0].arrays
-        total = {name: np.sum([one.arrays[name] for one in counted], 0) for name in names}
+        with np.errstate(over="ignore"):  # the server looks whether the model stays finite
+            total = {name: np.sum([one.arrays[name] for one in counted], 0) for name in names}
         return Sums(total, weight, users)
     means = [one.mean() for one in counted]
     if config.rule == "krum":
         chosen = krum(means, hostile_of(len(means), config.share), config.keep)
         result = _mean([means[number] for number in chosen])
     elif config.rule == "trimmed":
-        cut = int(config.share * len(means))
+        cut = min(max(int(config.share * len(means)), config.share > 0), (len(means) - 1) // 2)
         result = _coordinates(means, lambda ordered: ordered[cut : len(means) - cut].mean(0))
     else:
         result = _coordinates(means, lambda ordered: np.median(ordered, 0))
-    return Sums({name: array * np.float32(weight) for name, array in result.items()}, weight, users)
+    votes = float(np.median([one.weight for one in counted])) * len(counted)
+    return Sums({name: array * np.float32(votes) for name, array in result.items()}, votes, users)
 
 
 def hostile_of(nodes: int, share: float) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
 from foretaste.federated.core.boundary import Arrays, Declared
 from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.personal import nothing
@@ -60,6 +61,15 @@ class LocalUsers:
     def __len__(self) -> int:
         return len(self.keys)
 
+    def of(self, kept: np.ndarray) -> LocalUsers:
+        """Those of them that are ``kept`` bool ``[C]``."""
+        return LocalUsers(
+            self.keys[kept],
+            self.draws[kept],
+            self.histories.take(np.flatnonzero(kept)),
+            {name: array[kept] for name, array in self.personal.items()},
+        )
+
 
 class Trained(NamedTuple):
     """What a group of users came to.
@@ -75,6 +85,13 @@ class Trained(NamedTuple):
     weight: float
     losses: Tensor
     personal: Arrays
+
+    def of(self, kept: Tensor) -> Trained:
+        """Of some users ``kept`` bool ``[C]``, where updates are those of each."""
+        updates = self.updates.pick(kept)
+        weight = float(updates.weights.double().sum())
+        own = {name: array[kept.numpy()] for name, array in self.personal.items()}
+        return Trained(updates, weight, self.losses[kept], own)
 
 
 class Sums(NamedTuple):
@@ -116,6 +133,12 @@ class FederatedMethod(ABC):
         """Raises ``InputError`` when the model of ``world`` is none that the method can train."""
         self.config: Any = config
         self.world = world
+        attack = config.attack
+        if attack.kind == "promote" and attack.item >= self.items:
+            raise InputError(
+                f"federated.attack.item = {attack.item}: the catalog has {self.items} items, "
+                "numbered from 0."
+            )
 
     @property
     def items(self) -> int:

@@ -12,6 +12,14 @@ from foretaste.errors import InputError
 Arrays = dict[str, np.ndarray]
 
 
+class Refused(InputError):
+    """A message was not taken, or not sent.
+
+    Its text names what is in messages (arrays, types, rounds) and nothing that a device holds, so
+    it may travel; the text of any other error may not.
+    """
+
+
 class Declared(NamedTuple):
     """One array that travels or stays.
 
@@ -53,29 +61,29 @@ def check(arrays: Mapping[str, np.ndarray], declared: Sequence[Declared], place:
         place: where, for the message, such as ``node 3, round 5``.
 
     Raises:
-        InputError: an array too many or too few, of another type or shape, or with a value that
+        Refused: an array too many or too few, of another type or shape, or with a value that
             is no finite number.
     """
     names = {one.name for one in declared}
     if extra := sorted(set(arrays) - names):
-        raise InputError(
+        raise Refused(
             f'{place}: "{extra[0]}" is not on the list of what may travel, so nothing was passed '
             "on. Declare it in the method, or do not send it."
         )
     for one in declared:
         if one.name not in arrays:
-            raise InputError(f'{place}: "{one.name}" is missing. Update the sender to this method.')
+            raise Refused(f'{place}: "{one.name}" is missing. Update the sender to this method.')
         _check_one(arrays[one.name], one, place)
 
 
 def _check_one(array: np.ndarray, one: Declared, place: str) -> None:
     if array.dtype != np.dtype(one.dtype) or array.shape != one.shape:
-        raise InputError(
+        raise Refused(
             f'{place}: "{one.name}" is {array.dtype} {list(array.shape)}, declared as {one.dtype} '
             f"{list(one.shape)}. Sender and receiver must have the same recipe and catalog."
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(
+        raise Refused(
             f'{place}: "{one.name}" holds values that are not finite numbers, so it was left out. '
             "Lower federated.local.learning_rate or set federated.local.clip."
         )

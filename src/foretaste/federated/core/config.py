@@ -140,6 +140,8 @@ class FederatedConfig(Part):
         nodes: number of nodes that the users are dealt to in a simulation; 0 makes every user a
             node of its own.
         min_clients: replies, in users, that a round needs; with fewer it is asked again.
+        min_users: of a node who must take part, or its reply is of nobody: a sum over one user is
+            that user's own update.
         wait: seconds that a round waits for replies; what comes later is thrown away.
         retries: times that a round is asked again before the federation stops.
         weighting: ``uniform`` gives every user of a round one vote, ``events`` as many as it has
@@ -164,6 +166,7 @@ class FederatedConfig(Part):
     clients: float = Field(default=0.1, gt=0, le=1)
     nodes: int = Field(default=2, ge=0)
     min_clients: int = Field(default=1, ge=1)
+    min_users: int = Field(default=1, ge=1)
     wait: float = Field(default=600.0, gt=0)
     retries: int = Field(default=3, ge=0)
     weighting: Literal["uniform", "events"] = "uniform"
@@ -184,9 +187,14 @@ class FederatedConfig(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         parse_metric(self.metric)
-        if self.privacy.noise and self.weighting != "uniform":
+        if self.privacy.clip and self.weighting != "uniform":
             raise ValueError(
-                "privacy.noise needs weighting = uniform: a vote by events would tell their number"
+                "privacy.clip needs weighting = uniform: what bounds a user bounds its votes too"
+            )
+        if self.privacy.noise and self.min_users > 1:
+            raise ValueError(
+                f"min_users = {self.min_users} lets one user decide whether others are counted, "
+                "which epsilon does not cover; noise hides a lone user already. Leave one out"
             )
         if self.privacy.noise and self.client_evaluation:
             raise ValueError(

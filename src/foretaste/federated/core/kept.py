@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foretaste.errors import InputError
-from foretaste.federated.core.boundary import Arrays
+from foretaste.federated.core.boundary import Arrays, Refused
 from foretaste.storage import read_arrays, write_arrays
 
 FILE = "kept.safetensors"
@@ -38,12 +37,12 @@ class KeptArrays:
         """The arrays of these names.
 
         Raises:
-            InputError: when one is not here, as on a device that is new.
+            Refused: when one is not here, as on a device that is new.
         """
         state = self._read()
         for name in names:
             if f"array/{name}" not in state:
-                raise InputError(f'{place}: "{name}" was not kept here. Send it again.')
+                raise Refused(f'{place}: "{name}" was not kept here. Send it again.')
         return {name: state[f"array/{name}"] for name in names}
 
     def count_new(self, names: Sequence[str], rows: np.ndarray) -> dict[str, int]:

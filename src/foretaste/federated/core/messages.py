@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from foretaste.errors import InputError
-from foretaste.federated.core.boundary import Arrays
+from foretaste.federated.core.boundary import Arrays, Refused
 
 PROTOCOL = 1
 """Of messages. A node and a server that differ in it do not understand each other."""
@@ -67,7 +66,7 @@ def decode(content: bytes, place: str) -> Order | Reply:
     """The message that ``encode`` made.
 
     Raises:
-        InputError: when it was cut short or is no message.
+        Refused: when it was cut short or is no message.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -83,7 +82,7 @@ def decode(content: bytes, place: str) -> Order | Reply:
         return kind(arrays=arrays, **about)
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise InputError(
+        raise Refused(
             f"{place}: a message was cut short or is not one of ours ({reason}). It was left out; "
             "the round goes on without it."
         ) from error
@@ -100,11 +99,11 @@ def check_protocol(message: Order | Reply, place: str) -> None:
     """Refuse a message of another version of the protocol.
 
     Raises:
-        InputError: which says who has to be updated.
+        Refused: which says who has to be updated.
     """
     if message.protocol != PROTOCOL:
         older = "sender" if message.protocol < PROTOCOL else "receiver"
-        raise InputError(
+        raise Refused(
             f"{place}: the message has protocol {message.protocol}, this side {PROTOCOL}. Update "
             f"Foretaste at the {older}; until then its messages are left out."
         )

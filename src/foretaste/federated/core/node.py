@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.federated.core.attacks import hostile, spoilt, spoilt_histories
 from foretaste.federated.core.base import FederatedMethod, LocalUsers
-from foretaste.federated.core.boundary import Arrays, Declared, check
+from foretaste.federated.core.boundary import Arrays, Declared, Refused, check
 from foretaste.federated.core.kept import KeptArrays
 from foretaste.federated.core.local_training import chunks
 from foretaste.federated.core.messages import PROTOCOL, Order, Reply, check_protocol
+from foretaste.federated.core.node_secret import NodeSecret
 from foretaste.federated.core.personal import PersonalStore
 from foretaste.federated.core.privacy import clipped, noisy
 from foretaste.federated.core.randomness import hashed, uniform
@@ -60,20 +60,24 @@ class Node:
         users: whose data it holds.
         name: for messages.
         folder: where personal arrays and kept arrays stay; None keeps them in memory.
-        secret: of its noise.
+        secret: the number that its noise, and with noise its users' coins, are drawn from; by
+            default the one in its folder, or a fresh one.
     """
 
     method: FederatedMethod
     users: NodeUsers
     name: str = "node"
     folder: Path | None = None
-    secret: int = field(default_factory=lambda: secrets.randbits(64))
+    secret: int | None = None
 
     def __post_init__(self) -> None:
         """Reads nothing yet."""
         self.config, seed = self.method.config, self.method.world.seed
         self.store = PersonalStore(self.method.personal(), self.users.keys, self.folder)
         self.kept = KeptArrays(self.folder, len(self.users))
+        self.own = NodeSecret(self.folder, self.secret)
+        if self.config.privacy.noise:
+            self.own.keep()
         self.bad = hostile(self.users.keys, self.config.attack, seed)
         self.histories, self.targets = self._held_back()
 
@@ -81,14 +85,17 @@ class Node:
         """The reply to an order.
 
         Raises:
-            InputError: when the order is of another protocol or does not hold what was declared,
+            InputError: when the node cannot train, say.
+            Refused: when the order is of another protocol or does not hold what was declared,
                 or when what would leave is not what was declared (a loss that is no number, say).
         """
         place = f"{self.name}, round {order.round}"
         check_protocol(order, place)
+        if order.kind == "evaluate" and not self.config.client_evaluation:
+            raise Refused(f"{place}: evaluation on clients is off in this federation.")
         received = self._complete(order, place)
         arrays = (
-            self._train(received, order)
+            self._train(received, order, place)
             if order.kind == "train"
             else self._measure(received, order)
         )
@@ -112,8 +119,11 @@ class Node:
             self.kept.put(new)
         return received
 
-    def _train(self, received: Arrays, order: Order) -> Arrays:
+    def _train(self, received: Arrays, order: Order, place: str) -> Arrays:
         method, config = self.method, self.config
+        noise = config.privacy.noise
+        hides = bool(noise) and config.privacy.where == "client"
+        drawn = self.own.once(order.round, config.rounds, received, place) if hides else ()
         rows = self._taking_part(order)
         draws = hashed(self.users.keys, method.world.seed, order.round)
         personal, known = self.store.before(order.round)
@@ -121,7 +131,7 @@ class Node:
         for name, array in method.first_personal(draws[fresh]).items():
             personal[name][fresh] = array
         sums = zeros({one.name: one.shape for one in method.up()})
-        votes, losses = 0.0, 0.0
+        votes, losses, counted = 0.0, 0.0, [rows[:0]]
         each = bool(config.privacy.clip) or config.attack.kind != "none"
         costs = method.cost(self.histories.lengths[rows])
         for group in chunks(costs, config.memory):
@@ -133,16 +143,22 @@ class Node:
                 {name: array[of] for name, array in personal.items()},
             )
             trained = method.train(received, users, order.round, each=each)
+            if not trained.updates.finite.all():
+                if not each:
+                    trained = method.train(received, users, order.round, each=True)
+                good = trained.updates.finite & trained.losses.isfinite()
+                trained, users, of = trained.of(good), users.of(good.numpy()), of[good.numpy()]
+            counted.append(of)
             losses += float(trained.losses.double().sum())
             votes += trained.weight if not config.privacy.clip else len(of)
             for name, array in trained.personal.items():
                 personal[name][of] = array
             self._add(trained.updates, users, self.bad[of], sums)
+        rows = np.concatenate(counted)
         known[rows] = True
         self.store.after(order.round, personal, known)
-        noise = config.privacy.noise
-        if noise and config.privacy.where == "client" and len(rows):
-            sums = noisy(sums, config.privacy, len(rows), (self.secret, order.round))
+        if hides and len(rows):
+            sums = noisy(sums, config.privacy, len(rows), drawn)
         if config.upload == "int8":
             sums = self._rounded(sums, order.round)
         counts = {USERS: np.array(len(rows), np.int64), WEIGHT: np.array(votes, np.float64)}
@@ -205,11 +221,17 @@ class Node:
         }
 
     def _taking_part(self, order: Order) -> np.ndarray:
-        """Rows of the users who train in a round: sampled, with two events, and not dropped."""
+        """Rows of the users who train in a round: sampled, with two events, and not dropped.
+
+        With noise the coins are the node's secret: epsilon holds for those who do not know who
+        took part. Fewer than ``min_users`` stay away.
+        """
         keys, seed = self.users.keys, self.method.world.seed
-        chosen = uniform(keys, seed, order.round, TAKES_PART) < order.clients
+        coins = self.own.number if self.config.privacy.noise else seed
+        chosen = uniform(keys, coins, order.round, TAKES_PART) < order.clients
         chosen &= uniform(keys, seed, order.round, DROPS) >= self.config.faults.drop
-        return np.flatnonzero(chosen & (self.histories.lengths > 1) & ~self.held_out)
+        rows = np.flatnonzero(chosen & (self.histories.lengths > 1) & ~self.held_out)
+        return rows if len(rows) >= self.config.min_users else rows[:0]
 
     @property
     def held_out(self) -> np.ndarray:

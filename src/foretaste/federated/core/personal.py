@@ -89,7 +89,9 @@ class PersonalStore:
             self._memory[round] = kept
         else:
             write_arrays(self._path(round), kept)
-        for old in sorted(number for number in self._rounds() if number < round)[:-1]:
+        numbers = self._rounds()
+        later = [number for number in numbers if number > round]  # of a federation begun anew
+        for old in [*sorted(number for number in numbers if number < round)[:-1], *later]:
             self._memory.pop(old, None)
             if self.folder is not None:
                 self._path(old).unlink(missing_ok=True)

@@ -20,13 +20,16 @@ from foretaste.federated.core.boundary import Arrays, check
 from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply, check_protocol
 from foretaste.federated.core.node import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
+from foretaste.federated.core.node_secret import OWNER_ONLY
+from foretaste.federated.core.plausible import check_counts, finite
 from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
 from foretaste.federated.core.rounding import from_bytes
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
-from foretaste.storage import read_arrays_about, write_arrays
+from foretaste.storage import read_arrays_about, write_arrays, write_whole
 
-CHECKPOINT = "federation.safetensors"
+CHECKPOINT, SECRET = "federation.safetensors", "federation.secret"
+NOT_FINITE = "their updates add up to no finite number; the model stays as it was"
 Evaluate = Callable[[Recommender], dict[str, float]]
 """Figures of a recommender by name; ``valid`` chooses the best round."""
 
@@ -73,7 +76,6 @@ class Progressed:
     best_round: int | None = None
     best_value: float | None = None
     curve: list[Round] = field(default_factory=list)
-    secret: int = field(default_factory=lambda: secrets.randbits(64))
 
 
 class Server:
@@ -117,6 +119,7 @@ class Server:
         self.folder, self.evaluate = folder, evaluate
         self.progress, self.log = progress or Silent(), log or _nothing
         self.now = self._resume() or Progressed(method.start())
+        self.secret = self._own_secret()
         self.held: dict[str, dict[str, str]] = {}
 
     def run(self) -> Progressed:
@@ -140,7 +143,12 @@ class Server:
         deliveries, sums, loss = self._gather(number)
         if sums.users >= config.min_clients and sums.weight:
             sums = self._private(sums, number)
-            self.now.state = self.method.next_state(self.now.state, sums, number)
+            with np.errstate(over="ignore", invalid="ignore"):
+                following = self.method.next_state(self.now.state, sums, number)
+            if finite(following):
+                self.now.state = following
+            else:  # large updates that were numbers each; the model stays as it was
+                self.log("left out", round=number, node="all", problem=NOT_FINITE)
         figures, on_clients = self._evaluate(number)
         down, up = self._per_client(deliveries, sums.users)
         done = Round(
@@ -182,7 +190,6 @@ class Server:
             for one in self._ask("train", number, nodes):
                 if one.reply is None:
                     failed.append(one)
-                    self.held.pop(one.node, None)  # it may have lost what it kept
                     self.log("left out", round=number, node=one.node, problem=one.problem)
                 else:
                     answered[one.node] = one
@@ -225,9 +232,14 @@ class Server:
                     if (one.reply.kind, one.reply.round) != (kind, number):
                         raise InputError(f"{place}: a reply to round {one.reply.round} came late.")
                     check(one.reply.arrays, declared, place)
-                    one = one._replace(reply=self._restored(one.reply, place))
+                    restored = self._restored(one.reply, place)
+                    if kind == "train":
+                        check_counts(self.method, restored, place)
+                    one = one._replace(reply=restored)
             except InputError as error:
                 one = one._replace(reply=None, problem=str(error))
+            if one.reply is None:
+                self.held.pop(one.node, None)  # it may have lost what it kept, or never got it
             checked.append(one)
         return checked
 
@@ -251,7 +263,7 @@ class Server:
             return sums
         arrays = sums.arrays
         if privacy.where == "server":
-            arrays = noisy(arrays, privacy, 1.0, (self.now.secret, number))
+            arrays = noisy(arrays, privacy, 1.0, (self.secret, number))
         return Sums(arrays, max(1.0, self.config.clients * self.clients), sums.users)
 
     def _evaluate(self, number: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -318,10 +330,19 @@ class Server:
             "next_round": now.next_round,
             "best_round": now.best_round,
             "best_value": now.best_value,
-            "secret": now.secret,
             "curve": [list(one) for one in now.curve],
         }
         write_arrays(self.folder / CHECKPOINT, arrays, about)
+
+    def _own_secret(self) -> int:
+        """What the server's noise is drawn from, in a file that only its owner can read."""
+        path = None if self.folder is None else self.folder / SECRET
+        if path is not None and path.exists():
+            return int(path.read_text())
+        found = secrets.randbits(128)
+        if path is not None and self.config.privacy.noise:
+            write_whole(path, str(found).encode(), mode=OWNER_ONLY)
+        return found
 
     def _resume(self) -> Progressed | None:
         if self.folder is None or not (self.folder / CHECKPOINT).exists():

@@ -50,6 +50,11 @@ class Updates:
             squares += values.flatten(1).square().sum(1)
         return squares.sqrt()
 
+    @property
+    def finite(self) -> Tensor:
+        """Which updates hold finite numbers only, bool ``[C]``."""
+        return self.norms().isfinite()
+
     def scaled(self, factors: Tensor) -> Updates:
         """Every update times its factor ``[C]``."""
 

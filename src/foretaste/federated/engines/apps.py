@@ -7,6 +7,7 @@ none (as in a simulation) reads the server's.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.experiments.running import split_dataset
 from foretaste.federated.core.base import FederatedMethod
+from foretaste.federated.core.boundary import Refused
 from foretaste.federated.core.messages import Kind, Order
 from foretaste.federated.core.node import Node
 from foretaste.federated.engines.flower import FlowerFleet, from_records, problem, to_records
@@ -25,8 +27,11 @@ from foretaste.federated.plan import Plan
 from foretaste.federated.running import NODES, server_of
 from foretaste.progress import Progress
 
+LOGGER = logging.getLogger(__name__)
+WITHHELD = "a node could not answer; why is told on the device alone"
+
 if TYPE_CHECKING:
-    from flwr.app import Context, Message
+    from flwr.app import Context, Message, RecordDict
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
 
@@ -75,16 +80,28 @@ def make_client_app(folder: Path | None = None) -> ClientApp:
 
 
 def answer(message: Message, context: Context, kind: Kind, folder: Path | None) -> Message:
-    """The reply of a node; what went wrong comes back as one line instead."""
+    """``answered`` as a message."""
     from flwr.app import Message
 
+    return Message(answered(message.content, context, kind, folder), reply_to=message)
+
+
+def answered(records: RecordDict, context: Context, kind: Kind, folder: Path | None) -> RecordDict:
+    """The reply of a node, or one line that says why there is none.
+
+    What goes wrong with a message may be told. Any other error may quote the log or its titles: it
+    is told here, on the device, and the server learns that there was one.
+    """
     try:
-        order = from_records(message.content, kind, f"node {context.node_id}")
-        assert isinstance(order, Order)
-        content = to_records(node_of(context, folder).answer(order))
+        order = from_records(records, kind, f"node {context.node_id}")
+        if not isinstance(order, Order):
+            raise Refused(f"node {context.node_id}: this is a reply, not an order.")
+        return to_records(node_of(context, folder).answer(order))
+    except Refused as error:
+        return problem(str(error))
     except InputError as error:
-        content = problem(str(error))
-    return Message(content, reply_to=message)
+        LOGGER.warning("%s", error)
+        return problem(WITHHELD)
 
 
 def node_of(context: Context, folder: Path | None) -> Node:
@@ -133,8 +150,13 @@ def _dealt_node(place: str, number: int) -> Node:
 @lru_cache(maxsize=4)
 def _own_node(place: str, log: str, state: str | None) -> Node:
     method = _method(place)
+    kept = bool(method.personal()) or any(one.kept for one in method.down())
+    if state is None and (kept or method.config.privacy.noise):
+        raise InputError(
+            f"{method.name} keeps files on the device: --node-config '... state=\"FOLDER\"'."
+        )
     users = read_users(log, method.world.catalog)
-    return Node(method, users, f"node of {Path(log).name}", Path(state) if state else None)
+    return Node(method, users, "this device", None if state is None else Path(state))
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from foretaste.errors import InputError, MissingExtraError
-from foretaste.federated.core.boundary import Arrays
+from foretaste.federated.core.boundary import Arrays, Refused
 from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import Kind, Order, Reply
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ARRAYS, NUMBERS, ABOUT, PROBLEM = "arrays", "numbers", "about", "problem"
 POLL = 0.5
 """Seconds between looks for nodes."""
+LONGEST = 300
+"""Characters of a node's reason that are kept."""
 
 
 def require_flower() -> None:
@@ -52,7 +54,7 @@ def from_records(records: RecordDict, kind: Kind, place: str) -> Order | Reply:
     """The message in Flower's records.
 
     Raises:
-        InputError: when records are missing, cut short or of other types.
+        Refused: when records are missing, cut short or of other types.
     """
     try:
         about = dict(records.config_records[ABOUT])
@@ -60,13 +62,15 @@ def from_records(records: RecordDict, kind: Kind, place: str) -> Order | Reply:
         for name, number in records.metric_records[NUMBERS].items():
             dtype = np.int64 if isinstance(number, int) else np.float64
             arrays[name] = np.array(number, dtype)
+        if wrong := [name for name, one in arrays.items() if type(one) is not np.ndarray]:
+            raise ValueError(f"{wrong[0][:40]} is no array")
         round_, protocol = int(about["round"]), int(about["protocol"])  # type: ignore[arg-type]
         if "clients" in about:
             return Order(kind, round_, protocol, float(about["clients"]), arrays)  # type: ignore[arg-type]
         return Reply(kind, round_, protocol, arrays)
-    except (KeyError, ValueError, TypeError, EOFError, OSError) as error:
+    except Exception as error:  # what strangers send may break anything
         reason = " ".join(str(error).split())[:100]
-        raise InputError(
+        raise Refused(
             f"{place}: a message was cut short or is not one of ours ({reason}). It was left out; "
             "the round goes on without it."
         ) from error
@@ -144,10 +148,12 @@ def _delivery(node: str, kind: Kind, answer: Message, down: int) -> Delivery:
         return Delivery(node, None, f"node {node}: {reason}", down)
     content = answer.content
     if PROBLEM in content.config_records:
-        return Delivery(node, None, str(content.config_records[PROBLEM]["text"]), down)
+        text = str(content.config_records[PROBLEM].get("text", "gave no reason"))
+        return Delivery(node, None, " ".join(text[:LONGEST].split()), down)
     try:
         reply = from_records(content, kind, f"node {node}")
     except InputError as error:
         return Delivery(node, None, str(error), down, size_of(content))
-    assert isinstance(reply, Reply)
+    if not isinstance(reply, Reply):
+        return Delivery(node, None, f"node {node}: sent an order", down, size_of(content))
     return Delivery(node, reply, "", down, size_of(content))
