@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from .conftest import write_log
+
 TINY = ("--set", "model.dim=16", "--set", "train.epochs=2", "--quiet")
 
 
@@ -96,6 +98,19 @@ def test_compare_pairs_runs(foretaste, log):
     assert len(done.json["pairs"]) == 3
     assert all(pair["p_holm"] >= pair["p_value"] for pair in done.json["pairs"])
     assert "p (Holm)" in foretaste("compare", *runs).out
+
+
+@pytest.mark.parametrize("model", ["popularity", "markov", "itemknn"])
+def test_a_short_list_is_the_head_of_a_longer_one(foretaste, tmp_path, model):
+    log = write_log(tmp_path / "wide.csv", users=40, items=300)  # most scores are tied
+    assert foretaste("train", "--data", log, "--model", model, "--run", "run", "--quiet").code == 0
+    for asked in ((), ("--history-ids", "i3,i4"), ("--history-ids", "i200")):
+        lists = [
+            foretaste("recommend", "run", *asked, "-k", k, "--json").json["items"]
+            for k in (5, 10, 99)
+        ]
+        assert lists[0] == lists[1][:5] == lists[2][:5]
+        assert lists[1] == lists[2][:10]
 
 
 def test_tune_searches_and_goes_on(foretaste, log, tmp_path):

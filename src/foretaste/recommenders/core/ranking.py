@@ -89,7 +89,9 @@ def rank_queries(
 
 def _top(scores: Tensor, length: int) -> np.ndarray:
     """The items of the best scores, int64 ``[B, length]``; -1 where there are no more."""
-    top = scores.topk(min(length, scores.shape[1]), dim=1)
+    from foretaste.nn.listing import best_scores
+
+    top = best_scores(scores, length)
     items = top.indices.masked_fill(top.values.isneginf(), -1).cpu().numpy()
     return np.pad(items, ((0, 0), (0, length - items.shape[1])), constant_values=-1)
 
