@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import polars as pl
 import pytest
 
 from .conftest import write_log
@@ -94,10 +95,25 @@ def test_compare_pairs_runs(foretaste, log):
     runs = ["runs/log-popularity", "runs/log-markov", "runs/log-itemknn"]
     done = foretaste("compare", *runs, "--json")
     assert done.code == 0, done.err
+    assert done.json["part"] == "test"  # "split" is how the log was cut, as evaluate says
+    assert done.json["left_out"] == 0
     assert done.json["runs"][0]["run"] == "log-markov"  # the ring is its home
     assert len(done.json["pairs"]) == 3
     assert all(pair["p_holm"] >= pair["p_value"] for pair in done.json["pairs"])
-    assert "p (Holm)" in foretaste("compare", *runs).out
+    shown = foretaste("compare", *runs).out
+    assert "p (Holm)" in shown
+    assert "left out" not in shown
+
+
+def test_compare_tells_whom_it_leaves_out(foretaste, trained, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(trained, tmp_path / name)
+    figures = pl.read_parquet(tmp_path / "a/metrics.parquet")
+    first = pl.int_range(pl.len()).over("part") == 0
+    value = pl.when(~first).then(pl.col("ndcg@10")).otherwise(float("nan"))
+    figures.with_columns(value.alias("ndcg@10")).write_parquet(tmp_path / "a/metrics.parquet")
+    assert foretaste("compare", "a", "b", "--json").json["left_out"] == 1
+    assert "1 user left out" in foretaste("compare", "a", "b").out
 
 
 @pytest.mark.parametrize("model", ["popularity", "markov", "itemknn"])
