@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from foretaste.data import formats_text as text_formats
 from foretaste.data.sources import Table, listed, nearest, plainly, shown
@@ -230,7 +231,7 @@ def _joined(tables: list[Table], place: str) -> Table:
             )
     columns = [*names, first.overflow] if first.overflow else names
     with plainly(place):
-        parts = [table.rows.select(columns) for table in tables]
+        parts = [table.rows.select(cs.by_name(columns)) for table in tables]
         rows = pl.concat(parts, how="vertical_relaxed")
         rows.collect_schema()
     notes = tuple(f"{table.place}: {note}" for table in tables for note in table.notes)

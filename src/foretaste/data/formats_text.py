@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +19,9 @@ DELIMITERS = (",", "\t", ";", "|")
 MOVIELENS_NAMES = ("user_id", "item_id", "rating", "timestamp")
 _OVERFLOW = "__overflow__"
 _QUOTED = re.compile(r'"[^"]*"')
+# Excel's own way to say how its file is delimited.
+_SAID = re.compile(r'"?sep=([,;|:\t])"?\s*', re.IGNORECASE)
+_HEADER_LINES = 20
 
 
 def read_delimited(
@@ -30,7 +34,8 @@ def read_delimited(
 
     Args:
         text: the file.
-        delimiter: the separator of fields; None finds it among comma, tab, semicolon and bar.
+        delimiter: the separator of fields; None takes it from a first line like Excel's ``sep=;``
+            or finds it among comma, tab, semicolon and bar.
         named: columns that an option asks for; a first row that holds one of them is a header.
 
     Raises:
@@ -44,22 +49,55 @@ def read_delimited(
             f"{text.place}: no delimiter found (comma, tab, semicolon or |) in the first line "
             f'"{shown(_filled(text)[0])}". Name the kind of file with --format.'
         )
-    return _delimited(text, delimiter, named, quote='"')
+    return _delimited(_without_separator_line(text), delimiter, named, quote='"')
+
+
+def _separator_line(lines: tuple[str, ...]) -> tuple[int, str] | None:
+    """Where the first line says the delimiter, as in Excel's ``sep=;``, and which; or None."""
+    first = next((n for n, line in enumerate(lines) if line.strip()), 0)
+    said = _SAID.fullmatch(lines[first]) if lines else None
+    return None if said is None else (first, said[1])
+
+
+def _without_separator_line(text: TextFile) -> TextFile:
+    """The file with that line made blank, so that it is passed over."""
+    said = _separator_line(text.lines)
+    if said is None:
+        return text
+    return replace(text, lines=("",) * (said[0] + 1) + text.lines[said[0] + 1 :])
+
+
+def _with_whole_header(text: TextFile, delimiter: str) -> TextFile:
+    """The file with a header that quotes line ends on one line, and as many blank ones before."""
+    first = next((n for n, line in enumerate(text.lines) if line.strip()), 0)
+    # Quotes open at the beginning of a field alone: 5" is no quote.
+    mark = re.escape(delimiter)
+    opens = re.compile(
+        rf'(?:(?:"[^"]*(?:""[^"]*)*"|[^"{mark}][^{mark}]*)?{mark})*"[^"]*(?:""[^"]*)*'
+    )
+    for last in range(first, min(first + _HEADER_LINES, len(text.lines))):
+        line = "\n".join(text.lines[first : last + 1])
+        if not opens.fullmatch(line):
+            lines = ("",) * (last - first) + (line.replace("\n", " "),) + text.lines[last + 1 :]
+            return replace(text, lines=text.lines[:first] + lines)
+    return text
 
 
 def _delimited(text: TextFile, delimiter: str, named: tuple[str, ...], quote: str | None) -> Table:
-    first = _fields(_filled(text)[0], delimiter, quote)
-    following = [_fields(line, delimiter, quote) for line in _filled(text)[1:20]]
+    whole = text if quote is None else _with_whole_header(text, delimiter)
+    first = _fields(_filled(whole)[0], delimiter, quote)
+    following = [_fields(line, delimiter, quote) for line in _filled(whole)[1:20]]
     headed = any(name in first for name in named) or not looks_like_data(first, following)
     names = _header(first, text.place) if headed else [f"column_{n + 1}" for n in range(len(first))]
     notes = text.notes
     if not headed:
-        notes += (f'no header: the first row is data ("{shown(_filled(text)[0])}")',)
-    skipped = _lines_before_data(text, headed)
+        notes += (f'no header: the first row is data ("{shown(_filled(whole)[0])}")',)
+    skipped = _lines_before_data(whole if headed else text, headed)
     if skipped is None:
         raise InputError(f"{text.place}: a header and no rows. Is it the right file?")
-    rows = _scan_delimited(text.source, delimiter, [*names, _OVERFLOW], skipped, quote)
-    return _table(text, rows, headed, notes)
+    overflow = _overflow(names)
+    rows = _scan_delimited(text.source, delimiter, [*names, overflow], skipped, quote)
+    return _table(text, rows, headed, notes, overflow)
 
 
 def _scan_delimited(
@@ -84,11 +122,19 @@ def _scan_delimited(
 
 
 def sniff_delimiter(lines: tuple[str, ...]) -> str | None:
-    """The delimiter that cuts the most lines into the same number of fields, or None."""
-    bare = [_QUOTED.sub("", line) for line in lines if line.strip()][:100]
-    if not bare:
+    """The delimiter that is said, or that cuts the most lines into the same number of fields."""
+    said = _separator_line(lines)
+    if said is not None:
+        return said[1]
+    filled = [line for line in lines if line.strip()][:100]
+    if not filled:
         return None
+    # A quoted line end may hide the delimiters of the header from its first line.
+    parted = _QUOTED.sub("", "\n".join(filled)).split("\n")
+    return _fittest([_QUOTED.sub("", line) for line in filled]) or _fittest(parted)
 
+
+def _fittest(bare: list[str]) -> str | None:
     def fitness(delimiter: str) -> tuple[float, int]:
         counts = [line.count(delimiter) for line in bare]
         same = sum(count == counts[0] for count in counts) / len(counts)
@@ -176,8 +222,9 @@ def read_recbole(text: TextFile, named: tuple[str, ...] = ()) -> Table:
     skipped = _lines_before_data(text, headed=True)
     if skipped is None:
         raise InputError(f"{text.place}: a header and no rows. Is it the right file?")
-    rows = _scan_delimited(text.source, delimiter, [*names, _OVERFLOW], skipped, None)
-    return _table(text, rows, True, text.notes)
+    overflow = _overflow(names)
+    rows = _scan_delimited(text.source, delimiter, [*names, overflow], skipped, None)
+    return _table(text, rows, True, text.notes, overflow)
 
 
 def read_sequences(text: TextFile, *, users: bool | None = None) -> Table:
@@ -223,8 +270,22 @@ def read_sequences(text: TextFile, *, users: bool | None = None) -> Table:
     )
 
 
-def _table(text: TextFile, rows: pl.LazyFrame, headed: bool, notes: tuple[str, ...]) -> Table:
-    return Table(text.place, rows, headed, path=text.path, overflow=_OVERFLOW, notes=notes)
+def _table(
+    text: TextFile,
+    rows: pl.LazyFrame,
+    headed: bool,
+    notes: tuple[str, ...],
+    overflow: str = _OVERFLOW,
+) -> Table:
+    return Table(text.place, rows, headed, path=text.path, overflow=overflow, notes=notes)
+
+
+def _overflow(names: list[str]) -> str:
+    """A name for what is too much in a row that no column of the file has."""
+    name = _OVERFLOW
+    while name in names:
+        name += "_"
+    return name
 
 
 def lines_of(text: TextFile) -> pl.LazyFrame:

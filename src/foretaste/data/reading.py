@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import polars as pl
+import polars.selectors as cs
 
 from foretaste.data import filtering, item_files
 from foretaste.data.columns import guess_columns
@@ -135,7 +136,7 @@ def _collect(table: Table, guess: ColumnGuess) -> tuple[pl.DataFrame, list[str]]
     roles |= {"timestamp": guess.time} if guess.time else {}
     roles |= {"rating": guess.rating} if guess.rating else {}
     surplus = [pl.col(table.overflow).is_not_null()] if table.overflow else []
-    columns = [pl.col(column).alias(role) for role, column in roles.items()]
+    columns = [cs.by_name(column).as_expr().alias(role) for role, column in roles.items()]
     with plainly(table.place):
         raw = table.rows.select(*columns, *surplus).collect(engine="streaming")
     require_rows(raw, table.place)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs  # pl.col reads "*" and "^a$" as patterns
 
 from foretaste.errors import InputError
 
@@ -57,7 +58,7 @@ class Table:
     def sample(self) -> pl.DataFrame:
         """The first rows, at most ``SAMPLE_ROWS``."""
         with plainly(self.place):
-            rows = self.rows.select(self.names())
+            rows = self.rows.select(cs.by_name(self.names()))
             sample = rows.head(SAMPLE_ROWS).collect()
             # Polars stops a head at a quote that never closes, without a word; a full read tells.
             return sample if sample.height else rows.collect(engine="streaming").head(SAMPLE_ROWS)
