@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
+import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from foretaste.data import filtering
 from foretaste.data.filtering import drop_duplicates, k_core, positives
+
+ONE_PATCH = [HealthCheck.function_scoped_fixture]  # the same for all examples
 
 
 def log(*rows: tuple) -> pl.DataFrame:
@@ -71,19 +77,51 @@ def test_one_row_per_pair_with_the_right_time(keep, frame):
     assert sorted(answer.rows()) == sorted(expected.rows())
 
 
-@settings(max_examples=80, deadline=None)
-@given(frame=LOGS, k=st.integers(1, 4))
-def test_a_core_is_a_core_and_nothing_larger_is(frame, k):
+def assert_core(frame: pl.DataFrame, k: int) -> None:
+    """The definition: rounds over all rows until one takes nothing out."""
     core = k_core(frame, k)
     for column in ("user_id", "item_id"):
-        counts = core.group_by(column).len()["len"]
-        assert counts.is_empty() or counts.min() >= k
-    rows = frame.rows()
-    while True:  # The definition, one row at a time.
-        users = [row[0] for row in rows]
-        items = [row[1] for row in rows]
-        kept = [r for r in rows if users.count(r[0]) >= k and items.count(r[1]) >= k]
-        if kept == rows:
-            break
-        rows = kept
-    assert core.rows() == rows
+        assert (core.group_by(column).len()["len"] >= k).all()
+    rows, before = frame, -1
+    while rows.height != before:
+        before = rows.height
+        rows = rows.filter(pl.len().over("user_id") >= k, pl.len().over("item_id") >= k)
+    assert core.equals(rows)
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 16])
+@settings(max_examples=80, deadline=None, suppress_health_check=ONE_PATCH)
+@given(frame=LOGS, k=st.integers(1, 4))
+def test_a_core_is_a_core_and_nothing_larger_is(rounds, frame, k, monkeypatch):
+    monkeypatch.setattr(filtering, "_ROUNDS", rounds)
+    assert_core(frame, k)
+
+
+@pytest.mark.parametrize("rounds", [0, 2, 16])
+@settings(max_examples=40, deadline=None, suppress_health_check=ONE_PATCH)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    users=st.integers(1, 60),
+    items=st.integers(1, 60),
+    events=st.integers(0, 400),
+    chain=st.integers(0, 120),
+    k=st.integers(1, 6),
+)
+def test_a_core_of_any_log(rounds, seed, users, items, events, chain, k, monkeypatch):
+    monkeypatch.setattr(filtering, "_ROUNDS", rounds)
+    rng = np.random.default_rng(seed)
+    rows = list(
+        zip(rng.integers(users, size=events), rng.integers(items, size=events), strict=True)
+    )
+    links = [(n // 2, (n + 1) // 2) for n in range(chain)]  # it may hang on the rest
+    rows = [rows + links, [*links, *rows]][seed % 2]
+    assert_core(log(*((f"u{user}", f"i{item}", 0) for user, item in rows)), k)
+
+
+def test_a_long_chain_takes_no_quadratic_time():
+    # Every user and every item has two events, but for the ends: each round takes one off.
+    length = 40_000
+    frame = log(*((f"u{n // 2}", f"i{(n + 1) // 2}", 0) for n in range(length)))
+    started = time.perf_counter()
+    assert k_core(frame, 2).is_empty()
+    assert time.perf_counter() - started < 10  # rounds over all rows: half a minute
