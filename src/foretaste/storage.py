@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ import numpy as np
 from foretaste.errors import InputError, WriteError
 
 FORMAT = 1
-AGAIN = "Train again or resume the run."
+AGAIN = "Restore it, or train again into another folder."
 
 
 def write_arrays(
@@ -49,7 +50,10 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def _replace(path: Path, write: Callable[[Path], object], size: int, mode: int = 0o644) -> None:
     from safetensors import SafetensorError
 
-    partial = path.with_name(path.name + ".partial")
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise WriteError(f"{path}: is no plain file, so nothing was written. Choose another name.")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(mode)  # before anything is in it

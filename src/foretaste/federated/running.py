@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from foretaste.experiments.describing import (
     sample_lists,
 )
 from foretaste.experiments.evaluating import Evaluation
-from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.loading import load_dataset, located
 from foretaste.experiments.machine import machine, peak_memory, versions
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.experiments.running import evaluate_all, split_dataset, write_evaluations
@@ -63,14 +64,15 @@ def federate(
         InputError: for anything that is the user's to mend.
     """
     run, plan, split = _begin(plan, Path(folder), command, dataset)
-    try:
-        return _go(run, plan, split, progress or Silent())
-    except WriteError:
-        raise
-    except InputError:
-        if not (run.path / CHECKPOINT).exists():
-            _discard(run)
-        raise
+    with run.alone():
+        try:
+            return _go(run, plan, split, progress or Silent())
+        except WriteError:
+            raise
+        except InputError:
+            if not (run.path / CHECKPOINT).exists():
+                _discard(run)
+            raise
 
 
 def prepare(
@@ -93,7 +95,8 @@ def prepare(
 def _begin(
     plan: Plan, folder: Path, command: str | None, dataset: Dataset | None
 ) -> tuple[RunFolder, Plan, Split]:
-    plan = _located(plan)
+    recipe = plan.recipe
+    plan = replace(plan, recipe=recipe.model_copy(update={"data": located(recipe.data)}))
     dataset = dataset or load_dataset(plan.recipe.data)
     split = split_dataset(dataset, plan.recipe.split)
     plan.method(split.catalog)  # tells of a model that does not fit before anything is written
@@ -121,8 +124,9 @@ def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
             f"{plan.recipe.data.source}: the data has changed since {run.path} began. "
             "Restore it, or begin anew in another folder."
         )
-    run.log("resumed")
-    return _go(run, plan, split_dataset(dataset, plan.recipe.split), progress or Silent())
+    with run.alone():
+        run.log("resumed")
+        return _go(run, plan, split_dataset(dataset, plan.recipe.split), progress or Silent())
 
 
 def server_of(
@@ -281,20 +285,6 @@ def _some(queries: Queries, limit: int, seed: int) -> Queries:
     return Queries(
         queries.users[chosen], queries.histories.take(chosen), queries.targets.take(chosen)
     )
-
-
-def _located(plan: Plan) -> Plan:
-    """With paths made absolute, so that nodes find the data from anywhere."""
-    from dataclasses import replace
-
-    data = plan.recipe.data
-    changed = {
-        name: str(Path(value).resolve())
-        for name in ("source", "items")
-        if (value := getattr(data, name)) is not None and Path(value).exists()
-    }
-    recipe = plan.recipe.model_copy(update={"data": data.model_copy(update=changed)})
-    return replace(plan, recipe=recipe)
 
 
 def _discard(run: RunFolder) -> None:
