@@ -19,11 +19,16 @@ AGAIN = "Train again or resume the run."
 
 
 def write_arrays(
-    path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any] | None = None
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    about: dict[str, Any] | None = None,
+    *,
+    secret: bool = False,
 ) -> None:
     """Write arrays, and a small JSON-able ``about``, to ``path`` in one step.
 
-    Folders on the way are made. A crash or a full disk leaves the old file as it was.
+    Folders on the way are made. A crash or a full disk leaves the old file as it was. What is
+    ``secret`` nobody but the owner of the file may read, from its first byte on.
 
     Raises:
         WriteError: when the disk is full or the folder cannot be written.
@@ -34,7 +39,8 @@ def write_arrays(
     text = json.dumps({"format": FORMAT, **(about or {})})
     metadata = {"about": text, "crc32": _checksum(whole, text)}
     size = sum(array.nbytes for array in whole.values())
-    _replace(path, lambda partial: save_file(whole, partial, metadata), size)
+    mode = 0o600 if secret else 0o644
+    _replace(path, lambda partial: save_file(whole, partial, metadata), size, mode)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -46,14 +52,16 @@ def write_whole(path: Path, content: bytes) -> None:
     _replace(path, lambda partial: partial.write_bytes(content), len(content))
 
 
-def _replace(path: Path, write: Callable[[Path], object], size: int) -> None:
+def _replace(path: Path, write: Callable[[Path], object], size: int, mode: int = 0o644) -> None:
     from safetensors import SafetensorError
 
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch(mode)
+        partial.chmod(mode)  # one that a crash left may have another
         write(partial)
-        partial.chmod(0o644)  # safetensors would let nobody else read it
+        partial.chmod(mode)  # safetensors would let nobody else read it
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
