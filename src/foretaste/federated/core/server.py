@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 import time
@@ -15,13 +14,13 @@ import numpy as np
 
 from foretaste.errors import InputError
 from foretaste.federated.core.aggregation import aggregate
+from foretaste.federated.core.asking import Asking
 from foretaste.federated.core.base import FederatedMethod, Sums
 from foretaste.federated.core.boundary import Arrays, check
 from foretaste.federated.core.fleet import Delivery, Fleet
-from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply, check_protocol
+from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply
 from foretaste.federated.core.node import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
 from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
-from foretaste.federated.core.rounding import from_bytes
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 from foretaste.storage import read_arrays_about, write_arrays
@@ -117,7 +116,8 @@ class Server:
         self.folder, self.evaluate = folder, evaluate
         self.progress, self.log = progress or Silent(), log or _nothing
         self.now = self._resume() or Progressed(method.start())
-        self.held: dict[str, dict[str, str]] = {}
+        self.asking = Asking(method, fleet)
+        self.held = self.asking.held
 
     def run(self) -> Progressed:
         """All rounds that are left; the best state is in ``best`` (the last without evaluation).
@@ -200,45 +200,8 @@ class Server:
         return [*ordered, *failed], total, math.fsum(losses) / total.users if told else None
 
     def _ask(self, kind: Kind, number: int, nodes: list[str]) -> list[Delivery]:
-        """Orders to nodes; replies that are not as declared become problems."""
-        whole = self.method.to_send(self.now.state, number)
-        check(whole, self.method.down(), f"server, round {number}")
-        kept = {one.name for one in self.method.down() if one.kept}
-        prints = {name: _fingerprint(whole[name]) for name in kept}
-        orders: dict[frozenset[str], Order] = {}
-        asked = {}
-        for node in nodes:
-            has = self.held.get(node, {})
-            absent = frozenset(name for name in kept if has.get(name) == prints[name])
-            if absent not in orders:
-                arrays = {name: array for name, array in whole.items() if name not in absent}
-                orders[absent] = Order(kind, number, PROTOCOL, self.config.clients, arrays)
-            asked[node] = orders[absent]
-            self.held[node] = dict(prints)
-        declared = going_up(self.method, kind)
-        checked = []
-        for one in self.fleet.ask(asked, self.config.wait):
-            try:
-                if one.reply is not None:
-                    place = f"{one.node}, round {number}"
-                    check_protocol(one.reply, place)
-                    if (one.reply.kind, one.reply.round) != (kind, number):
-                        raise InputError(f"{place}: a reply to round {one.reply.round} came late.")
-                    check(one.reply.arrays, declared, place)
-                    one = one._replace(reply=self._restored(one.reply, place))
-            except InputError as error:
-                one = one._replace(reply=None, problem=str(error))
-            checked.append(one)
-        return checked
-
-    def _restored(self, reply: Reply, place: str) -> Reply:
-        """With numbers again where bytes came."""
-        up = self.method.up()
-        if reply.kind != "train" or self.config.upload == "float32":
-            return reply
-        sums = from_bytes(reply.arrays, up)
-        check(sums, up, place)
-        return reply._replace(arrays={**reply.arrays, **sums})
+        orders = self.asking.orders(kind, number, nodes, self.now.state)
+        return self.asking.ask(orders, dict.fromkeys(orders, going_up(self.method, kind)))
 
     def _sums(self, reply: Reply) -> Sums:
         arrays = {one.name: reply.arrays[one.name] for one in self.method.up()}
@@ -366,12 +329,6 @@ def _problems(deliveries: list[Delivery]) -> dict[str, int]:
         if one.reply is None:
             counts[one.problem] = counts.get(one.problem, 0) + 1
     return counts
-
-
-def _fingerprint(array: np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _note(done: Round, metric: str) -> str:
