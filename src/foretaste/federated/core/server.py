@@ -19,8 +19,9 @@ from foretaste.federated.core.base import FederatedMethod, Sums
 from foretaste.federated.core.boundary import Arrays, check
 from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply
-from foretaste.federated.core.node import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
 from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
+from foretaste.federated.core.secure_rounds import Collected, SecureRounds
+from foretaste.federated.core.travelling import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 from foretaste.storage import read_arrays_about, write_arrays
@@ -82,7 +83,8 @@ class Server:
     from its last whole round. A round counts when at least ``min_clients`` users took part; nodes
     that failed are asked again up to ``retries`` times; replies that are late, damaged, of another
     protocol or not as declared are left out. If all nodes answered and still too few users took
-    part (sampling is by chance), the state stays as it is and the next round begins.
+    part (sampling is by chance), the state stays as it is and the next round begins. With
+    ``secure.on`` sums are those of groups of nodes, and a node's own are never seen.
     """
 
     def __init__(
@@ -118,6 +120,7 @@ class Server:
         self.now = self._resume() or Progressed(method.start())
         self.asking = Asking(method, fleet)
         self.held = self.asking.held
+        self.secure = SecureRounds(self.asking) if self.config.secure.on else None
 
     def run(self) -> Progressed:
         """All rounds that are left; the best state is in ``best`` (the last without evaluation).
@@ -137,18 +140,20 @@ class Server:
     def step(self) -> Round:
         """One round."""
         begin, number, config = time.perf_counter(), self.now.next_round, self.config
-        deliveries, sums, loss = self._gather(number)
+        deliveries, replies = self._gather(number)
+        sums = aggregate([self._sums(one) for one in replies], config.robust)
+        losses = [float(one.arrays[LOSS]) for one in replies if LOSS in one.arrays]
         if sums.users >= config.min_clients and sums.weight:
             sums = self._private(sums, number)
             self.now.state = self.method.next_state(self.now.state, sums, number)
         figures, on_clients = self._evaluate(number)
-        down, up = self._per_client(deliveries, sums.users)
+        down, up = self._per_client(deliveries, replies, sums.users)
         done = Round(
             round=number,
             users=sums.users,
             nodes=sum(one.reply is not None for one in deliveries),
             problems=_problems(deliveries),
-            loss=loss,
+            loss=math.fsum(losses) / sums.users if losses and sums.users else None,
             seconds=time.perf_counter() - begin,
             down=down,
             up=up,
@@ -173,31 +178,39 @@ class Server:
             return local_epsilon(privacy.noise, rounds, privacy.delta)
         return epsilon(privacy.noise, self.config.clients, rounds, privacy.delta)
 
-    def _gather(self, number: int) -> tuple[list[Delivery], Sums, float | None]:
+    def _gather(self, number: int) -> tuple[list[Delivery], list[Reply]]:
         """Ask until enough users took part, every node answered, or patience is over."""
         answered: dict[str, Delivery] = {}
         failed: list[Delivery] = []
+        sums: dict[str, Reply] = {}
         for attempt in range(self.config.retries + 1):
             nodes = [name for name in self.fleet.nodes() if name not in answered]
-            for one in self._ask("train", number, nodes):
+            found = self._collect(number, nodes)
+            sums |= found.sums
+            for one in found.deliveries:
                 if one.reply is None:
                     failed.append(one)
                     self.held.pop(one.node, None)  # it may have lost what it kept
                     self.log("left out", round=number, node=one.node, problem=one.problem)
                 else:
                     answered[one.node] = one
-            users = sum(int(_reply(one).arrays[USERS]) for one in answered.values())
+            users = sum(int(one.arrays[USERS]) for one in sums.values())
             waiting = [name for name in self.fleet.nodes() if name not in answered]
             if answered and (users >= self.config.min_clients or not waiting):
                 break
             if attempt == self.config.retries:
                 raise InputError(self._gone(number, len(answered), users, failed))
         ordered = [answered[name] for name in sorted(answered)]
-        parts = [self._sums(_reply(one)) for one in ordered]
-        losses = [float(_reply(one).arrays[LOSS]) for one in ordered if LOSS in _reply(one).arrays]
-        total = aggregate(parts, self.config.robust)
-        told = losses and total.users
-        return [*ordered, *failed], total, math.fsum(losses) / total.users if told else None
+        return [*ordered, *failed], [sums[name] for name in sorted(sums)]
+
+    def _collect(self, number: int, nodes: list[str]) -> Collected:
+        """Sums of each node, or of groups where they are secure."""
+        if self.secure is not None:
+            return self.secure.collect(number, nodes, self.now.state)
+        deliveries = self._ask("train", number, nodes)
+        return Collected(
+            deliveries, {one.node: one.reply for one in deliveries if one.reply is not None}
+        )
 
     def _ask(self, kind: Kind, number: int, nodes: list[str]) -> list[Delivery]:
         orders = self.asking.orders(kind, number, nodes, self.now.state)
@@ -242,7 +255,9 @@ class Server:
             for name in MEASURED
         }
 
-    def _per_client(self, deliveries: list[Delivery], users: int) -> tuple[float, float]:
+    def _per_client(
+        self, deliveries: list[Delivery], replies: list[Reply], users: int
+    ) -> tuple[float, float]:
         """Bytes down and up of a client: those of a node of one user in its place.
 
         A message of a node has the arrays of one user's, so its bytes are the same. What is kept
@@ -252,12 +267,14 @@ class Server:
         if not answered:
             return 0.0, 0.0
         kept = {one.name: one.bytes for one in self.method.down() if one.kept}
-        whole = self.method.to_send(self.now.state, self.now.next_round)
+        number = self.now.next_round
+        whole = self.method.to_send(self.now.state, number)
         arrays = {name: array for name, array in whole.items() if name not in kept}
-        order = Order("train", self.now.next_round, PROTOCOL, self.config.clients, arrays)
-        down = float(self.fleet.size(order))
+        besides, others = self.secure.added() if self.secure else ({}, [])
+        order = Order("train", number, PROTOCOL, self.config.clients, arrays | besides)
+        down = float(sum(self.fleet.size(one) for one in (order, *others)))
         for name, size in kept.items():
-            new = sum(int(_reply(one).arrays[f"count/new/{name}"]) for one in answered)
+            new = sum(int(one.arrays[f"count/new/{name}"]) for one in replies)
             down += size * new / max(users, 1)
         return down, float(max(one.up for one in answered))
 
@@ -316,11 +333,6 @@ def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
 def _model(state: Arrays) -> Arrays:
     """A state without the moments of the server's optimiser."""
     return {name: array for name, array in state.items() if not name.startswith("server/")}
-
-
-def _reply(delivery: Delivery) -> Reply:
-    assert delivery.reply is not None
-    return delivery.reply
 
 
 def _problems(deliveries: list[Delivery]) -> dict[str, int]:

@@ -67,6 +67,18 @@ def make_client_app(folder: Path | None = None) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         return answer(message, context, "train", folder)
 
+    @app.train("keys")
+    def train_keys(message: Message, context: Context) -> Message:
+        return answer(message, context, "train.keys", folder)
+
+    @app.train("shares")
+    def train_shares(message: Message, context: Context) -> Message:
+        return answer(message, context, "train.shares", folder)
+
+    @app.train("unmask")
+    def train_unmask(message: Message, context: Context) -> Message:
+        return answer(message, context, "train.unmask", folder)
+
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         return answer(message, context, "evaluate", folder)
