@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,23 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch):
     monkeypatch.undo()
     write_arrays(path, {"other": np.ones(5)})  # what the interrupted write left is no hindrance
     assert list(read_arrays(path)) == ["other"]
+
+
+def test_what_is_secret_only_its_owner_may_read(tmp_path: Path, monkeypatch):
+    seen = []
+
+    def looking(arrays, partial, metadata):
+        seen.append(stat.S_IMODE(partial.stat().st_mode))
+        save_file(arrays, partial, metadata)
+
+    monkeypatch.setattr("safetensors.numpy.save_file", looking)
+    path = tmp_path / "keys"
+    (tmp_path / "keys.partial").touch(0o644)  # of a crash
+    write_arrays(path, ARRAYS, secret=True)
+    assert seen == [0o600]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    write_arrays(path, ARRAYS)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path):

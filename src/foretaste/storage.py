@@ -20,11 +20,16 @@ AGAIN = "Restore it, or train again into another folder."
 
 
 def write_arrays(
-    path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any] | None = None
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    about: dict[str, Any] | None = None,
+    *,
+    secret: bool = False,
 ) -> None:
     """Write arrays, and a small JSON-able ``about``, to ``path`` in one step.
 
-    Folders on the way are made. A crash or a full disk leaves the old file as it was.
+    Folders on the way are made. A crash or a full disk leaves the old file as it was. What is
+    ``secret`` nobody but the owner of the file may read, from its first byte on.
 
     Raises:
         WriteError: when the disk is full or the folder cannot be written.
@@ -35,7 +40,8 @@ def write_arrays(
     text = json.dumps({"format": FORMAT, **(about or {})})
     metadata = {"about": text, "crc32": _checksum(whole, text)}
     size = sum(array.nbytes for array in whole.values())
-    _replace(path, lambda partial: save_file(whole, partial, metadata), size)
+    mode = 0o600 if secret else 0o644
+    _replace(path, lambda partial: save_file(whole, partial, metadata), size, mode)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
