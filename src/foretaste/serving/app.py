@@ -19,7 +19,7 @@ from foretaste.serving import schemas
 from foretaste.serving.batching import Closing, Expired, Overloaded
 from foretaste.serving.engine import UnknownRun
 from foretaste.serving.gate import OPEN, Gate
-from foretaste.serving.limits import ID_BYTES, MOST_MATCHES, QUERY_LETTERS
+from foretaste.serving.limits import ID_BYTES, MOST_MATCHES, QUERY_LETTERS, TOLD_LETTERS
 from foretaste.serving.page import INDEX, PageFile, read_page
 from foretaste.serving.questions import Answer, Question
 from foretaste.serving.service import Service
@@ -252,10 +252,19 @@ def _add_errors(app: FastAPI) -> None:
         del request
         # Without the input: it may hold what JSON cannot.
         fields = [
-            {"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]}
+            {
+                "loc": [_cut(part) for part in one["loc"]],
+                "msg": _cut(one["msg"], 10 * TOLD_LETTERS),
+                "type": one["type"],
+            }
             for one in error.errors()[:20]
         ]
         return _json({"detail": fields}, 422)
+
+
+def _cut(part: str | int, most: int = TOLD_LETTERS) -> str | int:
+    """A name or place as it is told: a key may be as long as a body."""
+    return part if isinstance(part, int) or len(part) <= most else f"{part[:most]}..."
 
 
 def _written(answer: Answer, run: str) -> dict[str, Any]:

@@ -117,10 +117,13 @@ class Settings(BaseModel):
         """The bearer token, or None when none is asked for.
 
         Raises:
-            InputError: when the file cannot be read or holds no token.
+            InputError: when the file cannot be read or holds no token, or the variable is blank.
         """
         if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE) or None
+            given = os.environ.get(TOKEN_VARIABLE, "")
+            if given and not given.strip():
+                raise InputError(f"{TOKEN_VARIABLE}: is blank. Put a token there, or unset it.")
+            return given.strip() or None
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
