@@ -177,6 +177,22 @@ def test_an_answer_of_another_kind_is_refused(endpoint: Endpoint, content: bytes
         client(endpoint).encode_batch(["a"])
 
 
+def test_vectors_of_two_widths_are_told_and_not_kept(endpoint: Endpoint, tmp_path) -> None:
+    def narrower(body: dict[str, Any]) -> Answer:
+        width = 6 if len(endpoint.asked) == 1 else 5
+        lines = [{"index": n, "embedding": [1.0] * width} for n in range(len(body["input"]))]
+        return 200, {}, json.dumps({"data": lines}).encode()
+
+    endpoint.answer = narrower
+    config = EndpointConfig(url=endpoint.url, model="small", batch_texts=2)
+    for cache in (None, tmp_path / "vectors.sqlite"):
+        endpoint.asked = []
+        with pytest.raises(InputError, match="vectors of 6 numbers, and from the model of 5"):
+            embed(["a", "b", "c"], config, cache=cache)
+    endpoint.answer = endpoint.well
+    assert embed(["a", "b", "c"], config, cache=tmp_path / "vectors.sqlite").shape == (3, 6)
+
+
 def test_nobody_there(endpoint: Endpoint) -> None:
     endpoint.server.shutdown()
     endpoint.server.server_close()

@@ -92,7 +92,7 @@ class ViewBook:
     def __init__(self, maker: ViewMaker, catalog: Catalog, store: ViewStore | None = None) -> None:
         """``store`` None keeps views in memory."""
         self.maker, self.store = maker, store or ViewStore()
-        self._made_by = (print_of(catalog), maker.identity)
+        self._made_by, self._items = (print_of(catalog), maker.identity), len(catalog)
 
     def views(self, request: Request, progress: Progress | None = None) -> Views:
         """Views of every history, kept when the maker's views last.
@@ -103,7 +103,7 @@ class ViewBook:
         if not self.maker.lasting:
             return self.maker.make(request, progress)
         keys = [key_of(history, *self._made_by) for history in request.histories]
-        known = self.store.get(sorted(set(keys)))
+        known = self.store.get(sorted(set(keys)), self._items)
         first: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if key not in known:
