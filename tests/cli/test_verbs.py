@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 
+import polars as pl
 import pytest
+
+from .conftest import write_log
 
 TINY = ("--set", "model.dim=16", "--set", "train.epochs=2", "--quiet")
 
@@ -92,10 +95,38 @@ def test_compare_pairs_runs(foretaste, log):
     runs = ["runs/log-popularity", "runs/log-markov", "runs/log-itemknn"]
     done = foretaste("compare", *runs, "--json")
     assert done.code == 0, done.err
+    assert done.json["part"] == "test"  # "split" is how the log was cut, as evaluate says
+    assert done.json["left_out"] == 0
     assert done.json["runs"][0]["run"] == "log-markov"  # the ring is its home
     assert len(done.json["pairs"]) == 3
     assert all(pair["p_holm"] >= pair["p_value"] for pair in done.json["pairs"])
-    assert "p (Holm)" in foretaste("compare", *runs).out
+    shown = foretaste("compare", *runs).out
+    assert "p (Holm)" in shown
+    assert "left out" not in shown
+
+
+def test_compare_tells_whom_it_leaves_out(foretaste, trained, tmp_path):
+    for name in ("a", "b"):
+        shutil.copytree(trained, tmp_path / name)
+    figures = pl.read_parquet(tmp_path / "a/metrics.parquet")
+    first = pl.int_range(pl.len()).over("part") == 0
+    value = pl.when(~first).then(pl.col("ndcg@10")).otherwise(float("nan"))
+    figures.with_columns(value.alias("ndcg@10")).write_parquet(tmp_path / "a/metrics.parquet")
+    assert foretaste("compare", "a", "b", "--json").json["left_out"] == 1
+    assert "1 user left out" in foretaste("compare", "a", "b").out
+
+
+@pytest.mark.parametrize("model", ["popularity", "markov", "itemknn"])
+def test_a_short_list_is_the_head_of_a_longer_one(foretaste, tmp_path, model):
+    log = write_log(tmp_path / "wide.csv", users=40, items=300)  # most scores are tied
+    assert foretaste("train", "--data", log, "--model", model, "--run", "run", "--quiet").code == 0
+    for asked in ((), ("--history-ids", "i3,i4"), ("--history-ids", "i200")):
+        lists = [
+            foretaste("recommend", "run", *asked, "-k", k, "--json").json["items"]
+            for k in (5, 10, 99)
+        ]
+        assert lists[0] == lists[1][:5] == lists[2][:5]
+        assert lists[1] == lists[2][:10]
 
 
 def test_tune_searches_and_goes_on(foretaste, log, tmp_path):

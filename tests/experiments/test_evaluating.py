@@ -44,6 +44,23 @@ def test_slices_add_up_to_everybody(recipe):
     np.testing.assert_allclose(weighted / found.summary["users"], mean)
 
 
+def test_item_slices_add_up_to_recall_under_ties(recipe):
+    dataset = load_dataset(recipe.data)
+    prepared = split_dataset(dataset, recipe.split)
+    section = recipe.evaluate.model_copy(update={"metrics": ["recall@5"], "k": 5})
+    targets = prepared.test.targets
+    # Of a window that holds one event hardly any item has a count; markov scores most items 0.
+    for name, settings in (("popularity", {"model.window_days": 1e-6}), ("markov", {})):
+        recommender = recipe.with_settings({"model.name": name, **settings}).recommender()
+        recommender.fit(prepared)
+        found = evaluate(recommender, prepared, "test", section)
+        slices = found.summary["slices"]["items"].values()
+        hits = sum(of["targets"] * of["recall@5"] for of in slices if of["targets"])
+        pooled = found.per_query["recall@5"].to_numpy() @ targets.lengths
+        np.testing.assert_allclose(hits, pooled)
+        assert 0 < hits < targets.events
+
+
 def test_the_ring_is_learnt(recipe):
     dataset = load_dataset(recipe.data)
     prepared = split_dataset(dataset, recipe.split)

@@ -39,6 +39,16 @@ def test_excluded_items_are_not_counted_and_infinite_scores_tie():
     assert counted([[INF, -INF, INF, 0.0]], [0, 0], [0, 3]) == [(0, 1), (2, 0)]
 
 
+def test_the_chance_to_be_listed_by_hand():
+    scores = [[4.0, 3.0, 3.0, 3.0, -INF], [0.0, 0.0, 0.0, 0.0, 0.0]]
+    rows, items = [0, 0, 0, 0, 1], [0, 1, 4, -1, 2]
+    found = target_positions(torch.tensor(scores), torch.tensor(rows), torch.tensor(items))
+    np.testing.assert_allclose(found.listed(1), [1, 0, 0, 0, 1 / 5])
+    np.testing.assert_allclose(found.listed(2), [1, 1 / 3, 0, 0, 2 / 5])
+    np.testing.assert_allclose(found.listed(4), [1, 1, 0, 0, 4 / 5])
+    np.testing.assert_allclose(found.listed(99), [1, 1, 0, 0, 1])  # never found stays so
+
+
 def test_negative_zero_ties_with_zero():
     assert counted([[0.0, -0.0, 1.0]], [0], [0]) == [(1, 1)]
 

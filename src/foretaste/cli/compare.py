@@ -27,8 +27,9 @@ def compare(
         print_json(
             {
                 "metric": found.metric,
-                "split": found.part,
+                "part": found.part,
                 "users": found.users,
+                "left_out": found.left_out,
                 "runs": [_finite(row._asdict()) for row in found.rows],
                 "pairs": [_finite(pair._asdict()) for pair in found.pairs],
             }
@@ -39,7 +40,8 @@ def compare(
 
 def show(found) -> None:
     """The comparison as two tables."""
-    from foretaste.cli.display import print_table
+    from foretaste.cli.display import print_table, say
+    from foretaste.data.sources import counted
 
     rows = [
         [row.run, row.model, f"{row.value:.4f}", f"{row.low:.4f} to {row.high:.4f}"]
@@ -47,6 +49,8 @@ def show(found) -> None:
     ]
     title = f"{found.metric} on {found.part}, the same {found.users:,} users"
     print_table(title, ["run", "model", "mean", "95 % interval"], rows)
+    if found.left_out:
+        say(f"{counted(found.left_out, 'user')} left out: not every run has {found.metric} there")
     rows = [
         [
             f"{pair.a} - {pair.b}",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from foretaste.errors import InputError
@@ -53,6 +54,8 @@ class Comparison:
         users: how many are in the comparison; the same ones for every run.
         rows: runs, best first.
         pairs: every pair of runs, the better run first.
+        left_out: users for whom the metric does not exist in every run, such as the diversity of
+            a list without categories.
     """
 
     metric: str
@@ -60,6 +63,7 @@ class Comparison:
     users: int
     rows: tuple[Score, ...]
     pairs: tuple[Pair, ...]
+    left_out: int = 0
 
 
 def compare(
@@ -73,31 +77,42 @@ def compare(
         part: ``valid`` or ``test``.
 
     Raises:
-        InputError: when the runs are of different data or splits, or the metric was not measured.
+        InputError: when a run is named twice, the runs are of different data or splits, or the
+            metric was not measured.
     """
     runs = [one if isinstance(one, RunFolder) else RunFolder.open(one) for one in folders]
     if len(runs) < 2:
         raise InputError("a comparison needs two runs or more. Name their folders.")
     check_comparable(runs)
     labels = _labels(runs)
-    frames = [_values(run, label, metric, part) for run, label in zip(runs, labels, strict=True)]
+    # Columns have the numbers of the runs: a folder may be called like any column.
+    frames = [_values(run, str(n), metric, part) for n, run in enumerate(runs)]
     table = frames[0]
     for frame in frames[1:]:
         table = table.join(frame, on="user_id", how="inner", maintain_order="left")
-    models = dict(zip(labels, (run.record["model"] for run in runs), strict=True))
+    users = pl.concat([frame["user_id"] for frame in frames]).n_unique()
+    table = table.drop_nulls()
+    if table.is_empty():
+        raise InputError(
+            f"no user of the {part} part has a {metric} in every run. Choose another --metric."
+        )
+    values = {label: table[str(n)].to_numpy() for n, label in enumerate(labels)}
     rows = [
-        Score(label, models[label], *bootstrap_mean(table[label].to_numpy())) for label in labels
+        Score(label, str(run.record.get("model", label)), *bootstrap_mean(values[label]))
+        for label, run in zip(labels, runs, strict=True)
     ]
     rows.sort(key=lambda row: -row.value)
-    return Comparison(metric, part, table.height, tuple(rows), _pairs(table, rows))
+    pairs = _pairs(values, [row.run for row in rows])
+    return Comparison(metric, part, table.height, tuple(rows), pairs, users - table.height)
 
 
 def check_comparable(runs: Sequence[RunFolder]) -> None:
-    """Raise InputError unless the runs are of the same data, cut in the same way."""
+    """Raise InputError unless the runs are different ones of the same data, cut in the same way."""
+    _refuse_twice(runs)
     facts = {
-        "data": [run.record["data"]["fingerprint"] for run in runs],
+        "data": [_fingerprint(run) for run in runs],
         "split": [_split_of(run) for run in runs],
-        "masking of seen items": [run.recipe.get("evaluate", {}).get("exclude") for run in runs],
+        "masking of seen items": [_exclude_of(run) for run in runs],
     }
     for what, values in facts.items():
         for run, value in zip(runs, values, strict=True):
@@ -108,8 +123,32 @@ def check_comparable(runs: Sequence[RunFolder]) -> None:
                 )
 
 
+def _refuse_twice(runs: Sequence[RunFolder]) -> None:
+    seen = set()
+    for run in runs:
+        place = run.path.resolve()
+        if place in seen:
+            raise InputError(f"{run.path}: named twice. Name every run once.")
+        seen.add(place)
+
+
+def _fingerprint(run: RunFolder) -> str:
+    data = run.record.get("data")
+    if not isinstance(data, dict) or not data.get("fingerprint"):
+        raise InputError(f"{run.path / 'run.json'}: names no data. Train again.")
+    return data["fingerprint"]
+
+
 def _split_of(run: RunFolder) -> dict[str, object]:
-    return {key: value for key, value in run.recipe["split"].items() if key != "refit"}
+    section = run.recipe.get("split")
+    if not isinstance(section, dict):
+        raise InputError(f"{run.path / 'recipe.toml'}: has no [split]. Train again.")
+    return {key: value for key, value in section.items() if key != "refit"}
+
+
+def _exclude_of(run: RunFolder) -> object:
+    section = run.recipe.get("evaluate")
+    return section.get("exclude") if isinstance(section, dict) else None
 
 
 def _labels(runs: Sequence[RunFolder]) -> list[str]:
@@ -118,18 +157,23 @@ def _labels(runs: Sequence[RunFolder]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
 
 
-def _values(run: RunFolder, label: str, metric: str, part: Part) -> pl.DataFrame:
+def _values(run: RunFolder, column: str, metric: str, part: Part) -> pl.DataFrame:
+    """``user_id`` and the metric as ``column``, null where it does not exist."""
     frame = run.per_query(part)
-    if metric not in frame.columns:
-        measured = [name for name in frame.columns if "@" in name]
+    if frame.is_empty():
+        raise InputError(
+            f"{run.path}: has no figures of the {part} part (with split.refit there is no valid "
+            "part). Choose the other --split."
+        )
+    measured = [name for name in frame.columns if "@" in name]
+    if metric not in measured:
         raise InputError(f'{run.path}: has not measured "{metric}"{nearest(metric, measured)}')
-    return frame.select("user_id", pl.col(metric).alias(label))
+    return frame.select("user_id", frame[metric].fill_nan(None).alias(column))
 
 
-def _pairs(table: pl.DataFrame, rows: Sequence[Score]) -> tuple[Pair, ...]:
+def _pairs(values: Mapping[str, np.ndarray], best_first: Sequence[str]) -> tuple[Pair, ...]:
     found = [
-        (a.run, b.run, paired_difference(table[a.run].to_numpy(), table[b.run].to_numpy()))
-        for a, b in combinations(rows, 2)
+        (a, b, paired_difference(values[a], values[b])) for a, b in combinations(best_first, 2)
     ]
     corrected = holm([difference.p_value for _, _, difference in found])
     return tuple(

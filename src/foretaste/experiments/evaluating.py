@@ -123,7 +123,7 @@ def _user_slices(answers: Answers, lengths: np.ndarray, section: EvaluateSection
 
 def _item_slices(answers: Answers, queries: Queries, split: Split, k: int) -> dict[str, Any]:
     masks = item_slices(queries.targets.items, split.popularity)
-    found = answers.positions < k
+    found = answers.positions.listed(k)  # [T], expected under ties, as the metrics are
     return {
         name: {
             "targets": int(mask.sum()),

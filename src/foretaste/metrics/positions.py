@@ -40,6 +40,11 @@ class TargetPositions(NamedTuple):
     equal: Ints
     items: int
 
+    def listed(self, k: int) -> npt.NDArray[np.float64]:
+        """The chance that each target is in a list of ``k``, float64 ``[T]`` in 0..1."""
+        ranks = self.equal + 1  # [T], those that the target may have
+        return np.clip(min(k, self.items) - self.greater, 0, ranks) / ranks
+
 
 def target_positions(
     scores: torch.Tensor, target_rows: IntTensor, target_items: IntTensor

@@ -76,10 +76,6 @@ def read_runs(paths: Sequence[Path | str]) -> tuple[ReportedRun, ...]:
     if not paths:
         raise InputError("a report needs a run. Name one run folder or more.")
     folders = [RunFolder.open(path) for path in paths]
-    _refuse_twice(folders)
-    for folder in folders:
-        if not (folder.record.get("data") or {}).get("fingerprint"):
-            raise InputError(f"{folder.path / 'run.json'}: names no data. Train again.")
     check_comparable(folders)
     labels = labels_of(folders)
     return tuple(
@@ -119,12 +115,3 @@ def common_metrics(runs: Sequence[ReportedRun], part: str) -> list[str]:
     ]
     accuracy = [name for name in names if name.partition("@")[0] not in BESIDE]
     return sorted(accuracy, key=lambda name: not name.startswith("ndcg@"))
-
-
-def _refuse_twice(folders: Sequence[RunFolder]) -> None:
-    seen = set()
-    for folder in folders:
-        place = folder.path.resolve()
-        if place in seen:
-            raise InputError(f"{folder.path}: named twice. Name every run once.")
-        seen.add(place)

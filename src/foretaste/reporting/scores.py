@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -79,7 +79,7 @@ def paired(
     titles = dict(zip(labels_of(names), (run.label for run in measured), strict=True))
     rows = tuple(row._replace(run=titles[row.run]) for row in found.rows)
     pairs = tuple(pair._replace(a=titles[pair.a], b=titles[pair.b]) for pair in found.pairs)
-    return Comparison(found.metric, found.part, found.users, rows, pairs), ""
+    return replace(found, rows=rows, pairs=pairs), ""
 
 
 def scores(

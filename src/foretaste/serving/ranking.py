@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foretaste.data.sequences import Sequences
 from foretaste.nn.item_index import ItemIndex
+from foretaste.nn.listing import best_scores
 from foretaste.nn.topk import top_k
 from foretaste.recommenders.core.base import Recommender
 from foretaste.serving.histories import NO_EVENTS, Case, sequences_of
@@ -92,7 +93,7 @@ def rank_by_scores(recommender: Recommender, cases: Sequence[Case]) -> list[Rank
             depth=first.question.k,
         )
         for rows, scores in blocks:
-            top = scores.topk(min(first.question.k, scores.shape[1]), dim=1)
+            top = best_scores(scores, first.question.k)
             for row, items, values in zip(
                 rows.tolist(), top.indices.tolist(), top.values.tolist(), strict=True
             ):
@@ -130,9 +131,9 @@ def _rank_candidates(vector: Tensor, weight: Tensor, case: Case) -> Ranked:
 
 
 def _best(items: np.ndarray, scores: Tensor, k: int) -> Ranked:
-    """The ``k`` best of ``items`` ``[n]`` by their ``scores`` ``[n]``."""
-    top = scores.topk(min(k, len(items)))
-    return Ranked(items[top.indices.cpu().numpy()].tolist(), top.values.tolist())
+    """The ``k`` best of ``items`` ``[n]``, ascending, by their ``scores`` ``[n]``."""
+    top = best_scores(scores[None], k)
+    return Ranked(items[top.indices[0].cpu().numpy()].tolist(), top.values[0].tolist())
 
 
 def _cut(items: list[int], scores: list[float], k: int) -> Ranked:

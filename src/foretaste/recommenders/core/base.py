@@ -125,7 +125,7 @@ class Recommender(ABC):
         exclude: Exclude = "seen",
         candidates: Sequence[str] | None = None,
     ) -> Recommendations:
-        """The ``k`` best items for each history.
+        """The ``k`` best items for each history; of equal scores the lower item number comes first.
 
         Args:
             histories: one list of item ids per query, oldest first, or ``Sequences`` of item
@@ -138,6 +138,8 @@ class Recommender(ABC):
         Raises:
             InputError: when the model is not fitted, ``k`` is below 1, or no candidate is known.
         """
+        from foretaste.nn.listing import best_scores
+
         catalog = self._fitted_catalog()
         if k < 1:
             raise InputError(f"k = {k} must be at least 1.")
@@ -149,7 +151,7 @@ class Recommender(ABC):
         items = np.full((len(known), k), -1, np.int32)
         values = np.full((len(known), k), -np.inf, np.float32)
         for rows, scores in self.scores(known, exclude=exclude, allowed=allowed, depth=k):
-            top = scores.topk(k, dim=1)
+            top = best_scores(scores, k)
             values[rows] = top.values.float().cpu().numpy()
             items[rows] = top.indices.cpu().numpy()
         items[np.isneginf(values)] = -1  # excluded items never fill a short list

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from foretaste.data.split import Queries
-from foretaste.metrics import ListMetrics, parse_metric, query_metrics, target_positions
+from foretaste.metrics import (
+    ListMetrics,
+    TargetPositions,
+    parse_metric,
+    query_metrics,
+    target_positions,
+)
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Exclude, Recommender
 
@@ -22,13 +28,12 @@ class Answers(NamedTuple):
     Attributes:
         metrics: by name, float64 ``[queries]``, in the order of the queries.
         lists: figures of all lists together (coverage, Gini, popularity lift, head share).
-        positions: int64 ``[targets]``, items above each target; the catalog's size when the
-            target is never found. In the order of ``queries.targets.items``.
+        positions: of each target, in the order of ``queries.targets.items``.
     """
 
     metrics: dict[str, np.ndarray]
     lists: dict[str, float]
-    positions: np.ndarray
+    positions: TargetPositions
 
 
 def rank_queries(
@@ -59,7 +64,8 @@ def rank_queries(
     catalog = recommender.catalog
     assert catalog is not None
     figures: dict[str, np.ndarray] = {}
-    places = np.empty(queries.targets.events, np.int64)
+    greater = np.empty(queries.targets.events, np.int64)
+    equal = np.empty_like(greater)
     lists = None
     if list_length is not None:
         lists = ListMetrics(len(catalog), recommender.popularity, catalog.categories, list_length)
@@ -73,15 +79,19 @@ def rank_queries(
                 found |= lists.update(_top(scores, list_length))
             for name, values in found.items():
                 figures.setdefault(name, np.empty(len(queries)))[rows] = values
-            places[_events(queries, rows)] = positions.greater
+            places = _events(queries, rows)
+            greater[places], equal[places] = positions.greater, positions.equal
             task.advance(len(rows))
     listed = lists is not None and lists.places > 0  # every item may have been seen
-    return Answers(figures, lists.summary() if lists is not None and listed else {}, places)
+    summary = lists.summary() if lists is not None and listed else {}
+    return Answers(figures, summary, TargetPositions(greater, equal, len(catalog)))
 
 
 def _top(scores: Tensor, length: int) -> np.ndarray:
     """The items of the best scores, int64 ``[B, length]``; -1 where there are no more."""
-    top = scores.topk(min(length, scores.shape[1]), dim=1)
+    from foretaste.nn.listing import best_scores
+
+    top = best_scores(scores, length)
     items = top.indices.masked_fill(top.values.isneginf(), -1).cpu().numpy()
     return np.pad(items, ((0, 0), (0, length - items.shape[1])), constant_values=-1)
 
