@@ -9,6 +9,10 @@ class WriteError(InputError):
     """The disk is full or the place cannot be written; what was there is as it was."""
 
 
+class NotNumbersError(InputError):
+    """A model gave NaN where a score was wanted, mostly because training went to infinity."""
+
+
 class MissingExtraError(InputError):
     """An optional package is not installed.
 

@@ -85,6 +85,23 @@ def test_recommend_by_ids_by_user_and_for_nobody(foretaste, trained):
     assert nobody["items"]
     chosen = foretaste("recommend", trained, "--candidates", "i1,i2", "--json").json
     assert {line["item_id"] for line in chosen["items"]} == {"i1", "i2"}
+    twice = (
+        "--history-ids",
+        "i3",
+        "--history-ids",
+        "i4",
+        "--candidates",
+        "i1",
+        "--candidates",
+        "no",
+    )
+    several = foretaste("recommend", trained, *twice, "--json").json
+    assert several["history"] == ["i3", "i4"]
+    assert several["unknown"] == ["no"]
+    assert [line["item_id"] for line in several["items"]] == ["i1"]
+    assert "left out: no" in foretaste("recommend", trained, *twice).out
+    typed = foretaste("recommend", trained, "--history", "i1; i1", "--history", "i2", "--json")
+    assert typed.json["history"] == ["i1", "i1", "i2"]
     shown = foretaste("recommend", trained, "--history-ids", "i3", "--include-seen", "-k", 12)
     assert "i3" in shown.out
 

@@ -139,8 +139,17 @@ def test_an_empty_catalog_and_empty_titles() -> None:
 
 def test_match_parts_what_is_found_from_what_is_not(index: TitleIndex) -> None:
     matched, unmatched = index.match(["matrix", "xyzzy qqq", "", "matrix", "Incption"])
-    assert [match.typed for match in matched] == ["matrix", "Incption"]
+    assert [match.typed for match in matched] == ["matrix", "matrix", "Incption"]
     assert unmatched == ["xyzzy qqq"]
+
+
+def test_a_whole_title_or_id_is_told_from_a_part() -> None:
+    known = pl.DataFrame({"item_id": ["a;b", "c"], "title": ["Steins;Gate (2011)", "Up"]})
+    index = TitleIndex(Catalog.from_items(known["item_id"], known))
+    for text in ("Steins;Gate", " steins;GATE (2011)", "up", "a;b"):
+        assert index.holds(text), text
+    for text in ("Steins; Gate", "Steins", "Up; Steins;Gate", "A;B", ""):
+        assert not index.holds(text), text
 
 
 def test_ten_thousand_titles_take_less_than_a_twentieth_of_a_second() -> None:

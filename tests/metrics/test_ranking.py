@@ -303,6 +303,15 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, proposal):
         query_metrics(TargetPositions(np.zeros(1, int), np.zeros(1, int), 1), [0], 1, [name])
 
 
+@pytest.mark.parametrize("k", ["1000001", "9" * 20, "9" * 5_000])
+def test_an_absurd_length_is_refused_in_one_short_line(k):
+    for name in (f"ndcg@{k}", f"ndgc@{k}"):
+        with pytest.raises(InputError) as refusal:
+            parse_metric(name[:60] if "ndgc" in name else name)
+        assert len(str(refusal.value)) < 200
+    assert parse_metric("hr@1000000").k == 1_000_000
+
+
 def test_a_query_without_targets_is_refused():
     found = TargetPositions(np.zeros(2, int), np.zeros(2, int), 5)
     with pytest.raises(ValueError, match="query 1 has no target"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,10 @@ from foretaste.progress import Progress, Silent, Task
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.table import Table
+
+
+# How Python treats what an encoding cannot write, unless PYTHONIOENCODING says otherwise.
+_STRICT = ("strict", "surrogateescape")
 
 
 class _BarTask:
@@ -71,8 +76,13 @@ def progress(quiet: bool, as_json: bool) -> Progress:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout and nothing else."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    """One JSON object on stdout and nothing else; what stdout has no sign for is escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, allow_nan=False)
+    sys.stdout.write(text + "\n")
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -87,12 +97,21 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table, markup=False)
+    _escape_what_has_no_sign()
+    # Titles are data: ":heart:" in one is no picture.
+    Console(emoji=False).print(table, markup=False)
 
 
 def say(text: str) -> None:
     """A line on stdout."""
+    _escape_what_has_no_sign()
     sys.stdout.write(text + "\n")
+
+
+def _escape_what_has_no_sign() -> None:
+    """A title that the encoding of stdout cannot write is written as ``\\xe9``, not an error."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in _STRICT:
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def interval(figure: dict[str, float | None]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -13,15 +12,20 @@ from foretaste.cli import options
 def recommend(
     run: options.Run,
     history: Annotated[
-        str | None, typer.Option("--history", help='Titles, oldest first: "The Matrix; Inception".')
+        list[str] | None,
+        typer.Option(
+            "--history", help='Titles, oldest first: "The Matrix; Inception". Repeatable.'
+        ),
     ] = None,
     history_ids: Annotated[
-        str | None, typer.Option("--history-ids", help="Item ids, oldest first: 12,5,99.")
+        list[str] | None,
+        typer.Option("--history-ids", help="Item ids, oldest first: 12,5,99. Repeatable."),
     ] = None,
     user: Annotated[str | None, typer.Option("--user", help="A user id of the log.")] = None,
     k: Annotated[int, typer.Option("-k", help="Length of the list.")] = 10,
     candidates: Annotated[
-        str | None, typer.Option("--candidates", help="Item ids that may be recommended.")
+        list[str] | None,
+        typer.Option("--candidates", help="Item ids that may be recommended. Repeatable."),
     ] = None,
     include_seen: Annotated[
         bool, typer.Option("--include-seen", help="Allow items of the history.")
@@ -37,11 +41,11 @@ def recommend(
     from foretaste.experiments.run_folder import RunFolder
 
     question = Question(
-        titles=_titles(history),
-        item_ids=_ids(history_ids) or [],
+        titles=history or [],
+        item_ids=history_ids or [],
         user=user,
         k=k,
-        candidates=_ids(candidates),
+        candidates=candidates,
         exclude="none" if include_seen else "seen",
         explain=explain,
     )
@@ -86,13 +90,3 @@ def show_reason(reason) -> None:
     if counted:
         because = "; ".join(f"{event.title} ({event.fall:+.2f})" for event in counted)
         say(f"  because of {because}")
-
-
-def _titles(text: str | None) -> list[str]:
-    return [title.strip() for title in (text or "").split(";") if title.strip()]
-
-
-def _ids(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    return [one for one in re.split(r"[,;\s]+", text) if one]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foretaste.codes.trie import Children, Trie
 from foretaste.data.sequences import Sequences
-from foretaste.errors import InputError
+from foretaste.errors import InputError, NotNumbersError
 
 ROWS_AT_ONCE = 4_096
 """Prefixes that a model is asked about together when a whole catalog is scored."""
@@ -237,7 +237,7 @@ def _log_probs(logits: Tensor, following: Children, trie: Trie, renormalise: boo
     chosen = logits.gather(1, following.tokens).float().masked_fill(padding, -torch.inf)
     total = (chosen if renormalise else logits.float()).logsumexp(1, keepdim=True)
     if bool(total.isnan().any()):
-        raise InputError("the model's logits are NaN. Train it with a lower learning rate.")
+        raise NotNumbersError("the model's logits are NaN. Train it with a lower learning rate.")
     # A model that gives nothing to any token that may follow gives nothing to the path.
     return chosen - total.masked_fill(total.isneginf(), 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -67,10 +68,22 @@ class TitleIndex:
         ]
 
     def match(self, typed: list[str]) -> tuple[list[TitleMatch], list[str]]:
-        """The best match of every typed title, and those that match nothing."""
-        found = {title: self.find(title, limit=1) for title in typed if title.strip()}
-        matched = [matches[0] for matches in found.values() if matches]
-        return matched, [title for title, matches in found.items() if not matches]
+        """The best match of every typed title, and those that match nothing; blank ones are none.
+
+        A title that is typed twice is found twice, as a history may hold an item twice.
+        """
+        typed = [title for title in typed if title.strip()]
+        found = {title: self.find(title, limit=1) for title in dict.fromkeys(typed)}
+        matched = [found[title][0] for title in typed if found[title]]
+        return matched, [title for title in typed if not found[title]]
+
+    def holds(self, text: str) -> bool:
+        """Whether a text is a title as a whole, but for case, blanks and year; or an id."""
+        return _whole(text) in self._wholes or int(self.catalog.numbers([text.strip()])[0]) >= 0
+
+    @cached_property
+    def _wholes(self) -> set[str]:
+        return {_whole(title) for title in self.catalog.titles}
 
     def _scores(self, query: list[str]) -> np.ndarray:
         """How well every title answers ``query``, in whole points, float ``[items]``."""
@@ -95,6 +108,10 @@ class TitleIndex:
         # "spiderman" for "Spider-Man"; worth less, as "godfather 2" is also nearly "Godfather".
         joined = process.cdist(["".join(query)], self._joined, scorer=fuzz.ratio)[0] / 100
         return np.round(100 * np.maximum(by_words, 0.9 * joined))
+
+
+def _whole(title: str) -> str:
+    return " ".join(YEAR.sub("", title).casefold().split())
 
 
 def _words(title: str) -> list[str]:

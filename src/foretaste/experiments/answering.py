@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from foretaste.data.catalog import Catalog
 from foretaste.data.titles import TitleIndex
 from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
@@ -20,11 +22,13 @@ class Question:
     """What is asked: a history in titles, or in item ids, or a user of the log; or nothing.
 
     Attributes:
-        titles: what a person typed, oldest first; matched with tolerance for typing errors.
-        item_ids: exact ids, oldest first.
+        titles: what a person typed, oldest first; matched with tolerance for typing errors. A text
+            that is no title as a whole holds several, parted by semicolons.
+        item_ids: exact ids, oldest first. A text that is no id as a whole holds several, parted by
+            commas, semicolons or blanks.
         user: the id of a user; the history is all that the log knows of them.
         k: length of the list.
-        candidates: item ids that may be recommended; None means all.
+        candidates: ids that may be recommended, written like ``item_ids``; None means all.
         exclude: ``seen`` leaves items of the history out.
         explain: whether reasons are given, which generators can.
     """
@@ -54,7 +58,7 @@ class Answer:
     Attributes:
         items: best first.
         matched: what typed titles and ids were taken for.
-        unknown: titles and ids that the catalog does not hold; they were left out.
+        unknown: titles, ids and candidates that the catalog does not hold; they were left out.
         history: the item ids that the list answers to.
         reasons: why each item is listed; None when not asked for.
     """
@@ -93,7 +97,7 @@ def answer(run: RunFolder, question: Question) -> Answer:
         InputError: when the question names its history in two ways, the user is not in the log,
             the run has no trained model, or reasons are asked of one that has none.
     """
-    named = [bool(question.titles), bool(question.item_ids), question.user is not None]
+    named = [_given(question.titles), _given(question.item_ids), question.user is not None]
     if sum(named) > 1:
         raise InputError("give one of --history, --history-ids and --user, not several.")
     recommender = run.recommender()
@@ -101,8 +105,13 @@ def answer(run: RunFolder, question: Question) -> Answer:
         history, matched, unknown = _of_user(run, question.user), [], []
     else:
         history, matched, unknown = _of_typed(recommender, question)
+    candidates = None
+    if question.candidates is not None:
+        assert recommender.catalog is not None
+        candidates = _ids(question.candidates, recommender.catalog)
+        unknown = unknown + _missing(candidates, recommender.catalog)
     lists = recommender.recommend(
-        [history], question.k, exclude=question.exclude, candidates=question.candidates
+        [history], question.k, exclude=question.exclude, candidates=candidates
     )
     if not question.explain:
         return Answer(lists[0], matched, unknown, history)
@@ -121,19 +130,46 @@ def _of_typed(
 ) -> tuple[list[str], list[Matched], list[str]]:
     catalog = recommender.catalog
     assert catalog is not None
-    if question.titles:
-        found, unknown = TitleIndex(catalog, recommender.popularity).match(question.titles)
+    if _given(question.titles):
+        index = TitleIndex(catalog, recommender.popularity)
+        found, unknown = index.match(_titles(question.titles, index))
         matched = [Matched(m.typed, catalog.item_ids[m.item], m.title, m.score) for m in found]
     else:
-        numbers = catalog.numbers(question.item_ids)
-        pairs = list(zip(question.item_ids, numbers.tolist(), strict=True))
-        unknown = [item_id for item_id, number in pairs if number < 0]
+        ids = _ids(question.item_ids, catalog)
+        pairs = list(zip(ids, catalog.numbers(ids).tolist(), strict=True))
+        unknown = _missing(ids, catalog)
         matched = [
             Matched(item_id, item_id, catalog.titles[number], 100.0)
             for item_id, number in pairs
             if number >= 0
         ]
     return [match.item_id for match in matched], matched, unknown
+
+
+def _given(texts: list[str]) -> bool:
+    return any(text.strip("; \t\n") for text in texts)
+
+
+def _titles(texts: list[str], index: TitleIndex) -> list[str]:
+    """Titles one by one: "Steins;Gate" is one where the catalog says so, else two."""
+    found: list[str] = []
+    for text in texts:
+        whole = ";" not in text or index.holds(text)
+        found += [text] if whole else text.split(";")
+    return [title.strip() for title in found if title.strip()]
+
+
+def _ids(texts: list[str], catalog: Catalog) -> list[str]:
+    """Ids one by one; one that the catalog holds may contain what parts others."""
+    found: list[str] = []
+    for text, number in zip(texts, catalog.numbers([text.strip() for text in texts]), strict=True):
+        found += [text.strip()] if number >= 0 else re.split(r"[,;\s]+", text)
+    return [item_id for item_id in found if item_id]
+
+
+def _missing(ids: list[str], catalog: Catalog) -> list[str]:
+    numbers = catalog.numbers(ids).tolist()
+    return [item_id for item_id, number in zip(ids, numbers, strict=True) if number < 0]
 
 
 def _of_user(run: RunFolder, user: str) -> list[str]:

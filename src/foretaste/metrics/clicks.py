@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from foretaste.errors import NotNumbersError
 from foretaste.metrics.intervals import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -77,8 +78,8 @@ def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
         scores: ``[n]``, any numbers; only their order counts.
 
     Raises:
-        ValueError: lengths differ, a label is neither 0 nor 1, a score is NaN, or one of the
-            labels does not occur.
+        NotNumbersError: a score is NaN.
+        ValueError: lengths differ, a label is neither 0 nor 1, or one of the labels does not occur.
     """
     clicked, values = _checked(labels, scores)
     found = _group_aucs(clicked, values, np.zeros(len(clicked), np.int64), 1)[0]
@@ -213,7 +214,7 @@ def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[
         )
     missing = np.isnan(values)
     if missing.any():
-        raise ValueError(f"the score of impression {int(missing.argmax())} is NaN.")
+        raise NotNumbersError(f"the score of impression {int(missing.argmax())} is NaN.")
     return marks.astype(bool), values
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from foretaste.errors import NotNumbersError
+
 if TYPE_CHECKING:
     import torch
 
@@ -61,8 +63,9 @@ def target_positions(
         Positions in the order of the targets, as NumPy arrays.
 
     Raises:
-        ValueError: a row that holds a target contains NaN; a row or item out of range; the same
-            known item twice among one row's targets; shapes that do not fit.
+        NotNumbersError: a row that holds a target contains NaN.
+        ValueError: a row or item out of range; the same known item twice among one row's targets;
+            shapes that do not fit.
     """
     # NumPy has no bfloat16; every half-precision number is a float32, so widening keeps all ties.
     scores = scores.detach().float() if scores.dtype.itemsize == 2 else scores.detach()
@@ -167,8 +170,8 @@ def _count_on_device(
     return greater.cpu().numpy(), at_least.cpu().numpy()
 
 
-def _nan_in(row: int) -> ValueError:
-    return ValueError(
+def _nan_in(row: int) -> NotNumbersError:
+    return NotNumbersError(
         f"row {row} of the scores holds NaN, so its items have no order. "
         "Look for a division by zero or an exploded loss in the model that scored it."
     )

@@ -41,6 +41,9 @@ __all__ = [
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+MOST = 1_000_000
+"""The longest list that a metric looks at."""
+
 # What other libraries call the same thing, so that the error can name ours.
 _ALIASES = {
     "hit": "hr",
@@ -65,16 +68,19 @@ def parse_metric(name: str) -> RankingMetric:
     """Read a name like ``"ndcg@10"``.
 
     Raises:
-        InputError: no such metric; the message proposes the nearest one.
+        InputError: no such metric; the message proposes the nearest one. k is above ``MOST``.
     """
     match = re.fullmatch(r"([a-z]+)@([1-9][0-9]*)", name)
     if match and match[1] in RANKING_METRICS:
+        # Python refuses to read numbers of thousands of digits.
+        if len(match[2]) > len(str(MOST)) or int(match[2]) > MOST:
+            raise InputError(f"{match[1]}@{match[2][:20]}: k may be at most {MOST:,}. Lower it.")
         return RankingMetric(match[1], int(match[2]))
     word, _, cutoff = name.lower().partition("@")
     word = re.sub(r"[^a-z]", "", word)
     known = [*RANKING_METRICS, *_ALIASES]
     nearest = next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.0)), "ndcg")
-    k = re.sub(r"\D", "", cutoff).lstrip("0") or "10"
+    k = re.sub(r"\D", "", cutoff).lstrip("0")[:7] or "10"
     raise InputError(
         f"no metric is called {name!r}: did you mean {_ALIASES.get(nearest, nearest)}@{k}? "
         f"Known: {', '.join(f'{kind}@k' for kind in RANKING_METRICS)}, k from 1."

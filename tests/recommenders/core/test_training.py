@@ -215,6 +215,25 @@ def test_a_loss_that_is_no_number_is_said(broken_from: int):
         watched(Slope(broken_from)).fit()
 
 
+@pytest.mark.parametrize("validated", [True, False])
+def test_weights_that_went_to_infinity_are_said_before_they_are_asked(validated: bool):
+    class Cusp(Slope):
+        def forward(self, batch: Batch, half: bool) -> Tensor:
+            return self.weight.sqrt().sum() * batch.tokens  # 0, of infinite gradient
+
+    # One step an epoch: the loss before it is a number, the weights after it are not.
+    never = (lambda: pytest.fail("asked")) if validated else None
+    with pytest.raises(InputError, match=r"weights became infinite in epoch 1\. Lower train\.l"):
+        watched(Cusp(), never, batch_tokens=10_000).fit()
+
+
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+def test_scores_that_are_no_numbers_are_said(name: str, ordinary):
+    # The weights themselves are still numbers: about 1e20.
+    with pytest.raises(InputError, match=r"in epoch 1\. Lower train\.learning_rate \(now 1e\+20\)"):
+        model(name, learning_rate=1e20, batch_tokens=10**6, warmup_steps=0).fit(ordinary)
+
+
 def test_nothing_to_learn_is_said():
     with pytest.raises(InputError, match="no user has two events"):
         Trainer(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foretaste.data.batches import training_batches
 from foretaste.data.sequences import Sequences
-from foretaste.errors import InputError
+from foretaste.errors import InputError, NotNumbersError
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from foretaste.recommenders.core.results import Epoch, FitReport
@@ -136,7 +136,8 @@ class Trainer:
         """Train; the weights of the best epoch are in the objective's network afterwards.
 
         Raises:
-            InputError: when the loss is no longer a number, or a checkpoint does not fit.
+            InputError: when the loss, a weight or a score is no longer a number, or a checkpoint
+                does not fit.
         """
         config, run, network = self.config, self.run, self.objective.network
         optimizer = self.prepare()
@@ -184,10 +185,10 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**62)) + self.fabric.global_rank)
         mean, targets = self.learn(rng)
         if not math.isfinite(mean):
-            raise InputError(
-                f"the loss became {mean} in epoch {number}. Lower train.learning_rate "
-                f"(now {self.config.learning_rate:g}) or set train.clip."
-            )
+            raise self._lost(f"the loss became {mean}")
+        # The loss is of the weights before a step: after the last one it may be too late.
+        if not all(bool(weight.isfinite().all()) for weight in self.objective.loss.parameters()):
+            raise self._lost("the weights became infinite")
         valid = self._validate(number)
         seconds = time.perf_counter() - begin
         epoch = Epoch(number, mean, targets, seconds, valid)
@@ -195,6 +196,12 @@ class Trainer:
         self.state.curve.append(epoch)
         self.state.next_epoch += 1
         return epoch
+
+    def _lost(self, what: str) -> InputError:
+        return InputError(
+            f"{what} in epoch {self.state.next_epoch}. Lower train.learning_rate "
+            f"(now {self.config.learning_rate:g}) or set train.clip."
+        )
 
     def learn(self, rng: np.random.Generator) -> tuple[float, int]:
         """One pass over the data after ``prepare``: the mean loss and the number of targets."""
@@ -241,11 +248,16 @@ class Trainer:
         last = number == self.config.epochs
         if validate is None or (number % self.config.validate_every and not last):
             return None
-        value = 0.0
+        value, numbers = 0.0, True
         if self.fabric.is_global_zero:
             self.objective.loss.eval()
-            value = validate()
-        value = float(self.fabric.broadcast(value))
+            try:
+                value = validate()
+            except NotNumbersError:  # huge weights are numbers, their products are not
+                numbers = False
+        value, numbers = self.fabric.broadcast((float(value), numbers))
+        if not numbers:
+            raise self._lost("the scores became nan")
         if state.best_value is None or value > state.best_value:
             state.best_value, state.best_epoch, state.since_best = value, number, 0
             weights = self.objective.network.state_dict()
