@@ -32,6 +32,7 @@ from foretaste.federated.core.node import held_out
 from foretaste.federated.core.node_secret import FILE
 from foretaste.federated.core.randomness import user_keys
 from foretaste.federated.core.server import CHECKPOINT, SECRET, Evaluate, Progressed, Server
+from foretaste.federated.core.sessions import FILE as SESSION_FILE
 from foretaste.federated.gathering import clients_of, node_count
 from foretaste.federated.plan import Plan
 from foretaste.progress import Progress, Silent
@@ -195,8 +196,9 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
 
 
 def forget_secrets(folder: Path) -> None:
-    """Take away what noise was drawn from, at the server and at simulated nodes."""
-    for path in (folder / SECRET, *(folder / NODES).glob(f"*/{FILE}")):
+    """Take away what noise and masks were made from, at the server and at simulated nodes."""
+    own = [path for name in (FILE, SESSION_FILE) for path in (folder / NODES).glob(f"*/{name}")]
+    for path in (folder / SECRET, *own):
         path.unlink(missing_ok=True)
 
 
