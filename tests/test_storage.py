@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,23 @@ def test_an_interrupted_write_leaves_the_old_file(path: Path, monkeypatch):
     assert list(read_arrays(path)) == ["other"]
 
 
+def test_what_is_secret_only_its_owner_may_read(tmp_path: Path, monkeypatch):
+    seen = []
+
+    def looking(arrays, partial, metadata):
+        seen.append(stat.S_IMODE(partial.stat().st_mode))
+        save_file(arrays, partial, metadata)
+
+    monkeypatch.setattr("safetensors.numpy.save_file", looking)
+    path = tmp_path / "keys"
+    (tmp_path / "keys.partial").touch(0o644)  # of a crash
+    write_arrays(path, ARRAYS, secret=True)
+    assert seen == [0o600]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    write_arrays(path, ARRAYS)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
@@ -119,3 +137,35 @@ def test_checked_says_what_does_not_fit():
         checked(ARRAYS, "matrix", (4, 3), np.float32)
     with pytest.raises(ValueError, match="not int64"):
         checked(ARRAYS, "matrix", (3, 4), np.int64)
+
+
+def test_only_a_plain_file_is_written_over(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="no plain file"):
+        write_whole(pipe, b"x")
+    assert pipe.is_fifo()
+    with pytest.raises(InputError, match="no plain file"):
+        write_whole(tmp_path, b"x")
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "far").mkdir()
+    real, link = tmp_path / "far" / "real", tmp_path / "link"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+
+
+def test_two_writers_of_one_file_both_succeed(tmp_path):
+    """Each writes beside it under a name of its own; the last one stays, whole."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = tmp_path / "arrays.safetensors"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: write_arrays(path, {"x": np.full(10_000, n)}), range(40)))
+    (found,) = read_arrays(path).values()
+    assert len(set(found.tolist())) == 1
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,15 +16,20 @@ import numpy as np
 from foretaste.errors import InputError, WriteError
 
 FORMAT = 1
-AGAIN = "Train again or resume the run."
+AGAIN = "Restore it, or train again into another folder."
 
 
 def write_arrays(
-    path: Path, arrays: dict[str, np.ndarray], about: dict[str, Any] | None = None
+    path: Path,
+    arrays: dict[str, np.ndarray],
+    about: dict[str, Any] | None = None,
+    *,
+    secret: bool = False,
 ) -> None:
     """Write arrays, and a small JSON-able ``about``, to ``path`` in one step.
 
-    Folders on the way are made. A crash or a full disk leaves the old file as it was.
+    Folders on the way are made. A crash or a full disk leaves the old file as it was. What is
+    ``secret`` nobody but the owner of the file may read, from its first byte on.
 
     Raises:
         WriteError: when the disk is full or the folder cannot be written.
@@ -34,7 +40,8 @@ def write_arrays(
     text = json.dumps({"format": FORMAT, **(about or {})})
     metadata = {"about": text, "crc32": _checksum(whole, text)}
     size = sum(array.nbytes for array in whole.values())
-    _replace(path, lambda partial: save_file(whole, partial, metadata), size)
+    mode = 0o600 if secret else 0o644
+    _replace(path, lambda partial: save_file(whole, partial, metadata), size, mode)
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
@@ -49,7 +56,10 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def _replace(path: Path, write: Callable[[Path], object], size: int, mode: int = 0o644) -> None:
     from safetensors import SafetensorError
 
-    partial = path.with_name(path.name + ".partial")
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():
+        raise WriteError(f"{path}: is no plain file, so nothing was written. Choose another name.")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch(mode)  # before anything is in it

@@ -55,3 +55,28 @@ def test_a_broken_item_file_stops_only_whom_it_was_asked_for(tmp_path):
     assert log.notes == ("items not read: movies.csv: the file is empty. Is it the right file?",)
     with pytest.raises(InputError, match="empty"):
         read_interactions(tmp_path / "ratings.csv", items=tmp_path / "movies.csv")
+
+
+def test_ids_that_pandas_made_floats_are_whole_again(tmp_path):
+    log = write(tmp_path / "log.csv", "user_id,item_id,timestamp\nu1,1,1\nu2,2,2\nu1,2,3\n")
+    path = tmp_path / "items.parquet"
+    pl.DataFrame({"item_id": [1.0, 2.0, None], "title": ["A", "B", "C"]}).write_parquet(path)
+    items = read_interactions(log, items=path).items
+    assert items is not None
+    assert dict(items.select("item_id", "title").iter_rows()) == {"1": "A", "2": "B"}
+
+
+def test_a_file_about_other_items_is_told(tmp_path):
+    log = write(tmp_path / "log.csv", CSV)
+    other = write(tmp_path / "items.csv", "item_id,title\nx1,A\nx2,B\n")
+    with pytest.raises(InputError, match="none of its items is in the log"):
+        read_interactions(log, items=other)
+
+
+def test_how_many_items_of_the_log_a_file_tells_of_is_noted(tmp_path):
+    log = write(tmp_path / "log.csv", CSV)
+    part = write(tmp_path / "items.csv", "item_id,title\n0104257,A\n")
+    assert any(
+        "tells of 1 of the log's 2 items" in note
+        for note in read_interactions(log, items=part).notes
+    )

@@ -64,3 +64,40 @@ def test_merged_leaves_its_input_alone():
 def test_mistakes_are_named(values, says):
     with pytest.raises(InputError, match=says):
         Recipe.build(values)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"run.device": "gpu"}, "device"),
+        ({"run.device": "cuda:0"}, "device"),
+        ({"run.seed": -1}, "seed"),
+        ({"run.seed": 10**23}, "seed"),
+        ({"run.threads": 10**11}, "threads"),
+        ({"evaluate.metrics": []}, "metrics"),
+        ({"evaluate.k": 10**13}, "k"),
+        ({"train.metric": "ndcg"}, "ndcg"),
+        ({"tune.metric": "foo"}, "foo"),
+    ],
+)
+def test_values_that_would_fail_later_are_told_at_once(settings, words):
+    with pytest.raises(InputError, match=words):
+        Recipe.build({}).with_settings(settings)
+
+
+def test_naming_a_model_keeps_what_a_recipe_says_of_no_model():
+    """``--model`` beside a recipe with [train] and no model.name."""
+    own = {"model": {"dim": 8}, "train": {"epochs": 1}}
+    for name in ("sasrec", "gru4rec"):
+        found = Recipe.build(merged(own, {"model.name": name}))
+        assert (found.model["name"], found.model["dim"], found.train["epochs"]) == (name, 8, 1)
+    named = Recipe.build({"model": {"name": "sasrec", "dim": 8}})
+    assert named.with_settings({"model.name": "gru4rec"}).model["dim"] != 8
+
+
+@pytest.mark.parametrize("name", ["text", "tokenizer"])
+def test_a_part_of_codes_is_no_word(name):
+    from foretaste.experiments.coding import coding_config
+
+    with pytest.raises(InputError, match=f"write codes.{name}.kind="):
+        coding_config({f"codes.{name}": "none"})

@@ -159,8 +159,8 @@ def test_why_a_device_cannot_answer_stays_on_the_device(log, tmp_path, caplog):
     assert "anna" not in str(told)
 
 
-def same_as_local(run: RunFolder, log: Path, folder: Path) -> None:
-    here = federate(plan_of(log, "local"), folder)
+def same_as_local(run: RunFolder, log: Path, folder: Path, **federated) -> None:
+    here = federate(plan_of(log, "local", **federated), folder)
     one, other = (read_arrays(of.path / CHECKPOINT) for of in (run, here))
     assert one.keys() == other.keys()
     for name, array in one.items():  # Flower numbers nodes as it likes: another order of sums
@@ -168,7 +168,7 @@ def same_as_local(run: RunFolder, log: Path, folder: Path) -> None:
     rounds = [of.record["federation"]["rounds"] for of in (run, here)]
     for mine, theirs in zip(*rounds, strict=True):
         assert mine["users"] == theirs["users"]
-        assert mine["nodes"] == 2
+        assert mine["nodes"] == federated.get("nodes", 2)
         assert mine["on_clients"] == pytest.approx(theirs["on_clients"])
         assert mine["up"] > 0.9 * theirs["up"]
         assert mine["down"] > 0.9 * theirs["down"]
@@ -180,6 +180,19 @@ def test_the_simulation_of_flower_gives_the_same(log, tmp_path):
     assert run.record["federation"]["engine"] == "simulation"
     assert run.finished
     same_as_local(run, log, tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["simulation", "deployment"])
+def test_secure_sums_over_flower_are_the_same(log, tmp_path, engine):
+    """Four exchanges a round; a deployment starts a process for each message of a node."""
+    secure = {"nodes": 3, "secure": {"on": True}, "rounds": 1, "wait": 200}
+    secure["client_evaluation"] = engine == "simulation"
+    run = federate(plan_of(log, engine, **secure), tmp_path / engine)
+    same_as_local(run, log, tmp_path / "here", **secure)
+    same_as_local(run, log, tmp_path / "plain", **{**secure, "secure": {"on": False}})
+    assert not list(run.path.glob("nodes/*/session.safetensors"))
 
 
 @pytest.mark.slow

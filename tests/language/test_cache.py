@@ -36,6 +36,28 @@ def test_a_put_that_fails_puts_nothing(tmp_path) -> None:
     assert cache.get([b"a", b"b"]) == {}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        np.array([1, np.nan], "<f4").tobytes(),
+        np.array([np.inf, 0], "<f4").tobytes(),
+        "text",
+        7,
+    ],
+)
+def test_a_damaged_vector_is_not_there_and_can_be_put_again(tmp_path, content) -> None:
+    cache = VectorCache(tmp_path / "vectors.sqlite")
+    cache.put([b"a", b"b"], np.ones((2, 2), np.float32))
+    with sqlite3.connect(cache.path) as database:
+        database.execute("UPDATE vectors SET vector = ? WHERE key = ?", (content, b"a"))
+    database.close()
+    assert list(cache.get([b"a", b"b"])) == [b"b"]
+    cache.put([b"a"], np.ones((1, 2), np.float32))
+    assert list(cache.get([b"a", b"b"])) == [b"a", b"b"]
+
+
 def test_several_threads_may_write(tmp_path) -> None:
     cache = VectorCache(tmp_path / "vectors.sqlite")
 

@@ -119,7 +119,7 @@ def test_what_was_embedded_before_a_failure_is_kept(endpoint: Endpoint, tmp_path
     endpoint.answer = sometimes
     config = EndpointConfig(url=endpoint.url, model="small", batch_texts=1)
     texts = [f"text {n:02}" for n in range(12)]
-    with pytest.raises(InputError, match="HTTP 400 enough"):
+    with pytest.raises(InputError, match=r"HTTP 400 Bad Request\)"):
         embed(texts, config, cache=tmp_path / "vectors.sqlite")
     endpoint.answer, endpoint.asked = endpoint.well, []
     embed(texts, config, cache=tmp_path / "vectors.sqlite")
@@ -144,7 +144,7 @@ def test_a_busy_endpoint_is_asked_again(endpoint: Endpoint) -> None:
 def test_a_refusal_is_told_at_once(endpoint: Endpoint) -> None:
     told = json.dumps({"error": {"message": "no such\nmodel: small"}}).encode()
     endpoint.answer = lambda _: (404, {}, told)
-    with pytest.raises(InputError, match=r"HTTP 404 no such model: small.*OPENAI_API_KEY"):
+    with pytest.raises(InputError, match=r"HTTP 404 Not Found\).*OPENAI_API_KEY"):
         client(endpoint).encode_batch(["a"])
     assert len(endpoint.asked) == 1
 
@@ -175,6 +175,22 @@ def test_an_answer_of_another_kind_is_refused(endpoint: Endpoint, content: bytes
     endpoint.answer = lambda _: (200, {}, content)
     with pytest.raises(InputError, match="not that of an embeddings endpoint"):
         client(endpoint).encode_batch(["a"])
+
+
+def test_vectors_of_two_widths_are_told_and_not_kept(endpoint: Endpoint, tmp_path) -> None:
+    def narrower(body: dict[str, Any]) -> Answer:
+        width = 6 if len(endpoint.asked) == 1 else 5
+        lines = [{"index": n, "embedding": [1.0] * width} for n in range(len(body["input"]))]
+        return 200, {}, json.dumps({"data": lines}).encode()
+
+    endpoint.answer = narrower
+    config = EndpointConfig(url=endpoint.url, model="small", batch_texts=2)
+    for cache in (None, tmp_path / "vectors.sqlite"):
+        endpoint.asked = []
+        with pytest.raises(InputError, match="vectors of 6 numbers, and from the model of 5"):
+            embed(["a", "b", "c"], config, cache=cache)
+    endpoint.answer = endpoint.well
+    assert embed(["a", "b", "c"], config, cache=tmp_path / "vectors.sqlite").shape == (3, 6)
 
 
 def test_nobody_there(endpoint: Endpoint) -> None:

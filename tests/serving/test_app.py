@@ -138,11 +138,13 @@ def test_forget_me_with_any_id(server, user):
     server.log_events((user, "i01"), (user, "i02"), ("bystander", "i01"))
     assert server.recommend(user_id=user)["source"] in ("history", "state")
     # httpx tidies a path up; what is sent here is sent as it is.
-    said = server.talk(f"DELETE {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
+    said = server.talk(
+        f"DELETE {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
+    )
     assert b'{"forgotten":true}' in said, said
     assert server.recommend(user_id=user)["source"] == "fallback"
     assert b'{"forgotten":false}' in server.talk(
-        f"DELETE {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+        f"DELETE {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode()
     )
     assert server.recommend(user_id="bystander")["source"] in ("history", "state")
 

@@ -66,6 +66,53 @@ def test_a_store_that_hangs_is_left_alone_after_one_timeout(redis):
     guard.close()
 
 
+def reads_go_on_while_writes_are_refused(guard: GuardedStore, reason: str, give_room) -> None:
+    """From a store with events of ann that takes no more, to one that has room again."""
+    for _ in range(50):
+        with pytest.raises(StoreError, match=reason):
+            guard.append([Event("bob", "i01", 1)])
+        assert guard.up and not guard.takes
+        log, _ = guard.read(["ann"], "", 1, 10)[0]
+        assert guard.item_ids(log.items) == ["i01"]
+        time.sleep(0.005)
+    give_room()
+    guard.append([Event("bob", "i02", 1)])
+    assert guard.takes
+    assert guard.read(["bob"], "", 1, 10)[0][0].total == 1
+    guard.close()
+
+
+def test_a_redis_that_is_full_goes_on_answering_reads(redis, caplog):
+    guard = GuardedStore(open_store(redis.url))
+    guard.append([Event("ann", "i01", 1)])
+    with redis.client() as client:
+        client.config_set("maxmemory", 1)
+
+        def give_room() -> None:
+            client.config_set("maxmemory", 0)
+
+        reads_go_on_while_writes_are_refused(guard, "refuses .*maxmemory", give_room)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2  # once each, however many events were refused
+    assert "lists go on" in said[0] and "takes events again" in said[1]
+
+
+def test_an_lmdb_that_cannot_be_written_goes_on_answering_reads(tmp_path, monkeypatch):
+    import lmdb
+
+    from foretaste.serving.stores.lmdb_environment import Environment
+
+    guard = GuardedStore(open_store(f"lmdb:{tmp_path / 'store'}"))
+    guard.append([Event("ann", "i01", 1)])
+
+    def full(*_: object) -> None:
+        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Environment, "_commit", full)
+        reads_go_on_while_writes_are_refused(guard, "cannot be written: .*No space", patched.undo)
+
+
 def test_closing_ends_the_search(redis):
     guard = GuardedStore(open_store(redis.url))
     redis.kill()

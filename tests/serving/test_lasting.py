@@ -137,6 +137,25 @@ def test_redis_stops_and_comes_back(redis, run_folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_full_redis_refuses_events_and_answers_everybody(redis, run_folder, tmp_path):
+    runs = [run_folder("sasrec")]
+    with Server(runs, "--store", redis.url, log=tmp_path / "log") as server:
+        server.log_events(("ann", "i01"), ("ann", "i02"))
+        until(lambda: server.recommend(user_id="ann")["source"] == "state")
+        assert server.figure("foretaste_store_takes_events") == 1
+        with redis.client() as client:
+            client.config_set("maxmemory", 1)
+        for _ in range(30):
+            refused = server.client.post("/v1/events", json={"user_id": "bob", "item_id": "i01"})
+            assert refused.status_code == 503 and "maxmemory" in refused.json()["detail"]
+            answer = server.recommend(user_id="ann")
+            assert (answer["source"], answer["degraded"]) == ("state", False)
+        assert server.client.get("/readyz").status_code == 200
+        assert server.figure("foretaste_store_up") == 1
+        assert server.figure("foretaste_store_takes_events") == 0
+
+
+@pytest.mark.slow
 def test_workers_share_a_store(run_folder, tmp_path):
     """Two processes: what one logs or forgets, the other knows."""
     store = tmp_path / "store"

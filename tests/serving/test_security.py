@@ -252,6 +252,17 @@ def test_wrong_questions_are_422(guarded: Server, asked: dict):
     assert next(iter(asked)) in fields[0]["loc"]
 
 
+def test_a_long_name_is_not_said_again(guarded: Server):
+    name = "x" * (BODY_LIMIT - 100)
+    for path in ("/v1/recommendations", "/v1/events"):
+        response = guarded.client.post(path, json={name: 1})
+        assert response.status_code == 422
+        assert len(response.content) < 2_000
+        assert "x" * 100 + "..." in response.text
+    response = guarded.client.get("/v1/items", params={"q": "a", "y" * 20_000: "1"})
+    assert response.status_code == 422 and len(response.content) < 2_000
+
+
 def test_histories_of_a_million_are_4xx(guarded: Server):
     body = json.dumps({"history": ["i01"] * 1_000_000}).encode()
     assert post(guarded, "/v1/recommendations", body).status_code == 413

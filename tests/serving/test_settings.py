@@ -50,6 +50,11 @@ def test_the_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert Settings.build({"runs": ("a",)}).token() is None
     monkeypatch.setenv("FORETASTE_TOKEN", "from outside")
     assert Settings.build({"runs": ("a",)}).token() == "from outside"
+    monkeypatch.setenv("FORETASTE_TOKEN", " abc\r\n")  # as $(cat file) and secrets may leave it
+    assert Settings.build({"runs": ("a",)}).token() == "abc"
+    monkeypatch.setenv("FORETASTE_TOKEN", "\n")
+    with pytest.raises(InputError, match="FORETASTE_TOKEN: is blank"):  # not: everybody may ask
+        Settings.build({"runs": ("a",)}).token()
     file = tmp_path / "token"
     settings = Settings.build({"runs": ("a",), "token_file": file})
     with pytest.raises(InputError, match="cannot read the token"):

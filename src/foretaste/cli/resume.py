@@ -13,9 +13,7 @@ def resume(run: options.Run, quiet: options.Quiet = False, json: options.Json = 
     from foretaste.experiments.run_folder import RunFolder
     from foretaste.experiments.running import resume as resume_run
 
-    if RunFolder.open(run).finished and not json:
-        say(f"{run}: the run is finished already.")
-        return
+    finished = RunFolder.open(run).finished
     if (run / "federation.toml").exists():
         from foretaste.cli.federation_figures import print_federation
         from foretaste.federated.running import go_on
@@ -23,6 +21,9 @@ def resume(run: options.Run, quiet: options.Quiet = False, json: options.Json = 
         print_federation(go_on(run, progress=progress(quiet, json)), quiet, json)
         return
     folder = resume_run(run, progress=progress(quiet, json))
+    if finished and not json:
+        say(f"{run}: the run is finished already.")
+        return
     if not main_process() or (quiet and not json):
         return
     if json:

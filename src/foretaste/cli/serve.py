@@ -22,6 +22,14 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="0 takes a free one.")] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            help="A name that requests may be for, such as that of a proxy; may be given again. "
+            "Without a token, others than this machine's are refused.",
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes.")] = None,
     token_file: Annotated[
         Path | None,
@@ -47,6 +55,7 @@ def serve(
         "store": store,
         "host": host,
         "port": port,
+        "allowed_host": allowed_host and tuple(allowed_host),
         "workers": workers,
         "token_file": token_file,
         "watch": watch,

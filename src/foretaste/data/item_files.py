@@ -185,6 +185,12 @@ def _split(expression: pl.Expr, mark: str) -> pl.Expr:
 def _tidied(
     frame: pl.DataFrame, place: str, notes: tuple[str, ...]
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    ids = frame["item_id"]
+    if ids.dtype.is_float():  # whole numbers that pandas made floats, because of a gap
+        whole = ids.cast(pl.Int64, strict=False)
+        known = ids.is_not_null() & ids.is_finite()
+        if (whole == ids).filter(known).all():
+            frame = frame.with_columns(whole.alias("item_id"))
     plain = [
         pl.col(name).cast(pl.String, strict=False).str.strip_chars().replace("", None)
         for name in ("item_id", "title", "text")

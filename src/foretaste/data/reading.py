@@ -86,6 +86,8 @@ def read_interactions(
         frame = frame.with_columns(timestamp=position)
     frame = frame.with_columns(pl.col("user_id", "item_id").cast(pl.String))
     known, item_notes = item_files.find_items(items, table.path)
+    if items is not None and known is not None:
+        item_notes += _told(str(items), known["item_id"], frame["item_id"].unique())
     return Interactions(
         frame=frame,
         items=known,
@@ -94,6 +96,18 @@ def read_interactions(
         has_time=guess.time is not None,
         notes=(*table.notes, *notes, *left, *filtered, *item_notes),
     )
+
+
+def _told(place: str, known: pl.Series, met: pl.Series) -> tuple[str, ...]:
+    """How many of the log's items a file tells of, where it is not all."""
+    told = int(met.is_in(known.implode()).sum())
+    if not told:
+        raise InputError(
+            f'{place}: none of its items is in the log (its first is "{shown(known[0])}", one of '
+            f'the log "{shown(met[0])}"). Call the column of ids item_id, or choose another file.'
+        )
+    items = counted(len(met), "item")
+    return () if told == len(met) else (f"{place}: tells of {told:,} of the log's {items}",)
 
 
 def _is_path(source: object) -> bool:

@@ -102,6 +102,9 @@ def coding_config(settings: Mapping[str, Any]) -> CodingConfig:
         place[last] = value
     # Each by its own class: an error inside a choice of classes would not name the field.
     tokenizer, text = values["tokenizer"], values["text"]
+    for name, value in (("tokenizer", tokenizer), ("text", text)):
+        if not isinstance(value, Mapping):
+            raise InputError(f"codes.{name} = {value!r}: write codes.{name}.kind={value}.")
     kind = find(str(tokenizer["kind"])).Config
     values["tokenizer"] = build_config(kind, tokenizer, place="codes.tokenizer")
     values["text"] = None if text["kind"] == "none" else _text_config(text)

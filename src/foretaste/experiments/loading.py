@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from foretaste.data.dataset import Dataset
 from foretaste.data.embedded_sets import EMBEDDED_SETS, read_embedded
 from foretaste.data.interactions import Interactions
 from foretaste.data.reading import read_interactions
+from foretaste.errors import InputError
 from foretaste.experiments.recipe import DataSection
 
 
@@ -21,11 +23,30 @@ def load_dataset(section: DataSection) -> Dataset:
     return Dataset.from_interactions(interactions, name=section.source, k_core=section.k_core)
 
 
+def located(section: DataSection) -> DataSection:
+    """The section with its paths made absolute, so that a run can be opened from anywhere."""
+    changed = {
+        name: str(Path(value).absolute())
+        for name in ("source", "items")
+        if (value := getattr(section, name)) is not None
+        and not (name == "source" and _is_embedded(value))
+    }
+    return section.model_copy(update=changed)
+
+
+def _is_embedded(source: str) -> bool:
+    return source in {known.name for known in EMBEDDED_SETS}
+
+
 def _read(section: DataSection) -> Interactions:
     options = section.model_dump(exclude={"source", "k_core"})
     options["k_core"] = section.k_core or None
-    if section.source not in {known.name for known in EMBEDDED_SETS}:
+    if not _is_embedded(section.source):
         return read_interactions(section.source, **options)
+    if section.items is not None:
+        raise InputError(
+            f"--items {section.items}: {section.source} comes with its own titles. Leave it out."
+        )
     embedded = read_embedded(section.source)
     filtered = read_interactions(embedded.frame, **{**options, "items": None})
     return replace(filtered, items=embedded.items, source=embedded.source)

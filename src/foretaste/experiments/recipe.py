@@ -58,8 +58,8 @@ class SplitSection(Section):
 class EvaluateSection(Section):
     """What is measured. ``k`` is the length of the lists for coverage, novelty and diversity."""
 
-    metrics: tuple[str, ...] = METRICS
-    k: int = Field(default=10, ge=1)
+    metrics: tuple[str, ...] = Field(default=METRICS, min_length=1)
+    k: int = Field(default=10, ge=1, le=100_000)
     exclude: Exclude = "seen"
 
     @model_validator(mode="after")
@@ -72,12 +72,12 @@ class EvaluateSection(Section):
 class RunSection(Section):
     """Where and how it runs; nothing here is a hyper-parameter. See ``RunContext``."""
 
-    seed: int = 0
-    device: str = "auto"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int = Field(default=0, ge=0)
+    threads: int = Field(default=0, ge=0, le=4_096)
     compile: bool = False
 
 
@@ -91,6 +91,11 @@ class TuneSection(Section):
     trials: int = Field(default=20, ge=1)
     metric: str = "ndcg@10"
     space: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        parse_metric(self.metric)
+        return self
 
 
 class Recipe(Section):
@@ -207,13 +212,14 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 def merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` with dotted ``settings`` put in their places.
 
-    A new ``model.name`` drops the other model's parameters, which would be unknown to it.
+    A new ``model.name`` drops the parameters of the model that is named in ``values``, which would
+    be unknown to it; those of no named model stay.
     """
     result = {
         key: dict(part) if isinstance(part, Mapping) else part for key, part in values.items()
     }
-    name = settings.get("model.name")
-    if name is not None and name != result.get("model", {}).get("name"):
+    name, known = settings.get("model.name"), result.get("model", {}).get("name")
+    if name is not None and known is not None and name != known:
         result["model"], result["train"] = {}, {}
     for field, value in settings.items():
         *path, last = field.split(".")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +15,26 @@ import polars as pl
 
 from foretaste.data.catalog import Catalog
 from foretaste.errors import InputError
+from foretaste.experiments.machine import main_process
 from foretaste.experiments.recipe import Recipe, read_toml
 from foretaste.recommenders.core.base import Recommender
 from foretaste.storage import write_whole
 
 FORMAT = 1
 LEARNT = ("checkpoint.safetensors", "weights.safetensors")
+WRITTEN = (
+    *LEARNT,
+    "run.json",
+    "log.jsonl",
+    "model.json",
+    "catalog.parquet",
+    "metrics.json",
+    "metrics.parquet",
+    "samples.json",
+    "federation.toml",
+    "federation.safetensors",
+)
+"""What a run writes beside its recipe, and what nobody else may have put there."""
 
 
 class RunFolder:
@@ -40,12 +56,18 @@ class RunFolder:
         """A new run folder that holds the recipe.
 
         Raises:
-            InputError: when there is a run already, or the folder cannot be written.
+            InputError: when there is a run already, or a file that a run would write over, or the
+                folder cannot be written.
         """
         if (path / "recipe.toml").exists():
             raise InputError(
                 f"{path}: holds a run already. Choose another --run folder, or go on with it: "
                 f"foretaste resume {path}"
+            )
+        if taken := [name for name in WRITTEN if (path / name).exists()]:
+            raise InputError(
+                f"{path}: holds a {taken[0]} that is of no run, and a run would write over it. "
+                "Choose another --run folder."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -69,6 +91,29 @@ class RunFolder:
                 "Make one with: foretaste train --data my.csv --model sasrec"
             )
         return folder
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """While this process works in the folder, no other may; what a killed one left goes.
+
+        Raises:
+            InputError: when another process is at work in it.
+        """
+        if not main_process():  # of several that train together, the first holds the folder
+            yield
+            return
+        place = os.open(self.path, os.O_RDONLY)
+        try:
+            if not _locked(place):
+                raise InputError(
+                    f"{self.path}: another process is at work in this run. Wait until it is "
+                    "done, or stop it first."
+                )
+            for left in self.path.glob("*.partial"):
+                left.unlink(missing_ok=True)
+            yield
+        finally:
+            os.close(place)
 
     @property
     def name(self) -> str:
@@ -164,6 +209,9 @@ class RunFolder:
 
     def _read_json(self, name: str, kind: type) -> Any:
         path = self.path / name
+        way = (
+            "Train again." if name == "run.json" else f"Make it again: foretaste resume {self.path}"
+        )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -172,7 +220,20 @@ class RunFolder:
                 f"Go on with it: foretaste resume {self.path}"
             ) from error
         except ValueError as error:
-            raise InputError(f"{path}: damaged ({error}). Train again.") from error
+            raise InputError(f"{path}: damaged ({error}). {way}") from error
         if not isinstance(content, kind):
-            raise InputError(f"{path}: not what a run writes. Train again.")
+            raise InputError(f"{path}: not what a run writes. {way}")
         return content
+
+
+def _locked(place: int) -> bool:
+    """Whether an open folder is now this process's own, until it is closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        return True
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -23,9 +23,9 @@ from foretaste.experiments.describing import (
     sample_lists,
 )
 from foretaste.experiments.evaluating import Evaluation, Part, evaluate
-from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.loading import load_dataset, located
 from foretaste.experiments.machine import machine, main_process, peak_memory, versions
-from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
+from foretaste.experiments.recipe import Recipe, SplitSection
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
@@ -54,7 +54,7 @@ def train(
         InputError: for anything that is the user's to mend, before anything is written where
             that can be known.
     """
-    recipe = _absolute(recipe)
+    recipe = recipe.model_copy(update={"data": located(recipe.data)})
     dataset = dataset or load_dataset(recipe.data)
     prepared = split_dataset(dataset, recipe.split)
     if main_process():
@@ -62,27 +62,44 @@ def train(
         run.log("started", command=command or " ".join(sys.argv))
     else:
         run = RunFolder(folder)
-    try:
-        return _run(run, recipe, dataset, prepared, progress or Silent(), command)
-    except WriteError:
-        raise  # with room again, the run can go on
-    except InputError:
-        run.discard()
-        raise
+    with run.alone():
+        try:
+            return _run(run, recipe, dataset, prepared, progress or Silent(), command)
+        except WriteError:
+            raise  # with room again, the run can go on
+        except InputError:
+            run.discard()
+            raise
 
 
 def resume(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
     """Go on with a run that was cut off, from its last whole epoch.
 
     The weights become those of the uninterrupted run, bit for bit. A finished run is returned as
-    it is.
+    it is, but for figures that cannot be read any more: they are made again.
 
     Raises:
-        InputError: when there is no run, or its data has changed since it began.
+        InputError: when there is no run, or its data has changed since it began, or the model of a
+            finished run cannot be read, or another process is at work in it.
     """
     run = RunFolder.open(folder)
-    if run.finished:
-        return run
+    with run.alone():
+        return _measured_again(run, progress) if run.finished else _resumed(run, progress)
+
+
+def _measured_again(run: RunFolder, progress: Progress | None) -> RunFolder:
+    """A finished run with all its figures."""
+    recommender = run.recommender()
+    try:
+        run.per_query("test")
+        _ = run.metrics, run.samples
+    except InputError:
+        recipe, _, prepared = reopen(run)
+        _measure(run, recommender, prepared, recipe, progress or Silent())
+    return run
+
+
+def _resumed(run: RunFolder, progress: Progress | None) -> RunFolder:
     recipe = Recipe.read(run.path / "recipe.toml")
     dataset = load_dataset(recipe.data)
     begun = run.path / "run.json"
@@ -125,9 +142,7 @@ def _run(
     if not first:
         return run
     recommender.save(run.path)
-    evaluations = evaluate_all(recommender, prepared, recipe, progress)
-    write_evaluations(run, evaluations)
-    run.write("samples.json", sample_lists(recommender, prepared))
+    _measure(run, recommender, prepared, recipe, progress)
     record |= {"fit": describe_fit(fit, recipe), "status": "done"}
     record["wall_seconds"] = time.perf_counter() - begin
     record["peak_memory_bytes"] = peak_memory()
@@ -135,6 +150,13 @@ def _run(
     (run.path / SPARE).unlink(missing_ok=True)
     run.log("done", seconds=record["wall_seconds"])
     return run
+
+
+def _measure(
+    run: RunFolder, recommender: Recommender, prepared: Split, recipe: Recipe, progress: Progress
+) -> None:
+    write_evaluations(run, evaluate_all(recommender, prepared, recipe, progress))
+    run.write("samples.json", sample_lists(recommender, prepared))
 
 
 def _nothing(event: str, **facts: Any) -> None:
@@ -201,14 +223,3 @@ def _record(
         "split": describe_split(prepared),
         "leakage": describe_leakage(report),
     }
-
-
-def _absolute(recipe: Recipe) -> Recipe:
-    """The recipe with its paths made absolute, so that the run can be opened from anywhere."""
-    changed: dict[str, str] = {}
-    for name in ("source", "items"):
-        value = getattr(recipe.data, name)
-        if value is not None and Path(value).exists():
-            changed[name] = str(Path(value).resolve())
-    data: DataSection = recipe.data.model_copy(update=changed)
-    return recipe.model_copy(update={"data": data})

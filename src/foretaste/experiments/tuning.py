@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foretaste.errors import InputError, MissingExtraError
-from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.loading import load_dataset, located
 from foretaste.experiments.recipe import EvaluateSection, Recipe
 from foretaste.experiments.running import split_dataset
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.ranking import rank_queries
+from foretaste.storage import write_whole
 
 if TYPE_CHECKING:
     from optuna import Trial
     from optuna.study import Study
 
+SEARCHED = ("model", "train")
 JOURNAL = "trials.log"
 BEST = "best.toml"
 
@@ -45,10 +49,12 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
     """Search ``recipe.tune.space`` for the best validation metric; test data is never looked at.
 
     Trials are kept in ``folder/trials.log``: a second call goes on where the first stopped, up to
-    ``recipe.tune.trials`` in all, and the best recipe is written to ``folder/best.toml``.
+    ``recipe.tune.trials`` in all, and the best recipe is written to ``folder/best.toml``. A search
+    is of one recipe and one data set; the number of trials may grow.
 
     Raises:
-        InputError: when nothing is searched, a range is not one, or there is no validation data.
+        InputError: when nothing is searched, a range is not one or of a field that takes no part,
+            the folder holds another search, or there is no validation data.
         MissingExtraError: without Optuna.
     """
     if not recipe.tune.space:
@@ -56,8 +62,10 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
             'the recipe has no [tune.space]. Write, for example, "model.dropout" = [0.1, 0.3, 0.5].'
         )
     folder = Path(folder)
-    study = _study(folder, recipe.run.seed)
+    check_space(recipe)
+    recipe = recipe.model_copy(update={"data": located(recipe.data)})
     dataset = load_dataset(recipe.data)
+    study = _study(folder, recipe, dataset.fingerprint)
     prepared = split_dataset(dataset, recipe.split)
     if not len(prepared.valid):
         raise InputError("the split has no validation queries to tune on (split.refit is set).")
@@ -80,25 +88,50 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
             done = _finished(study)
             task.advance(1, f"best {recipe.tune.metric} {study.best_value:.4f}")
     best = recipe.with_settings(study.best_params)
-    (folder / BEST).write_text(best.to_toml(), encoding="utf-8")
+    write_whole(folder / BEST, best.to_toml().encode())
     return Tuned(best, study.best_value, study.best_params, done, folder / BEST)
 
 
-def _study(folder: Path, seed: int) -> Study:
+def check_space(recipe: Recipe) -> None:
+    """Look at every field and every end of a range before anything is trained.
+
+    Raises:
+        InputError: for a field that is no part of a model or its training, or a value that is not
+            allowed.
+    """
+    space = recipe.tune.space
+    for field, of in space.items():
+        if field.partition(".")[0] not in SEARCHED:
+            raise InputError(
+                f'tune.space "{field}": data and split are made once, before the search, so it '
+                "would have no effect. Search fields of model and train."
+            )
+        for value in _ends(field, of):
+            if "model.name" not in space:  # else fields may be of a model that is searched too
+                recipe.with_settings({field: value})
+
+
+def _study(folder: Path, recipe: Recipe, data: str) -> Study:
     try:
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError:
         raise MissingExtraError("optuna", "tune") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    asked = recipe.model_dump(mode="json", exclude={"tune": {"trials"}})
+    name = hashlib.sha256(json.dumps([asked, data], sort_keys=True).encode()).hexdigest()[:16]
+    if {*optuna.get_all_study_names(storage)} - {name}:
+        raise InputError(
+            f"{folder}: holds the search of another recipe or other data. Choose another --folder."
+        )
     study = optuna.create_study(
-        storage=storage, study_name="foretaste", direction="maximize", load_if_exists=True
+        storage=storage, study_name=name, direction="maximize", load_if_exists=True
     )
     # The sampler depends on how many trials there are, so a search that goes on draws afresh.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=recipe.run.seed + len(study.trials))
     return study
 
 
@@ -107,15 +140,24 @@ def _finished(study: Study) -> int:
 
 
 def _suggest(trial: Trial, field: str, of: Any) -> Any:
-    if isinstance(of, list) and of:
+    if isinstance(of, list):
         return trial.suggest_categorical(field, of)
+    (low, high), log = _ends(field, of), bool(of.get("log", False))
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(field, low, high, log=log)
+    return trial.suggest_float(field, low, high, log=log)
+
+
+def _ends(field: str, of: Any) -> list[Any]:
+    """All choices of a field, or the ends of its range."""
+    if isinstance(of, list) and of:
+        return of
     if isinstance(of, Mapping) and {"low", "high"} <= set(of) <= {"low", "high", "log"}:
-        low, high, log = of["low"], of["high"], bool(of.get("log", False))
-        if low < high and isinstance(low, int) and isinstance(high, int):
-            return trial.suggest_int(field, low, high, log=log)
-        if low < high:
-            return trial.suggest_float(field, low, high, log=log)
+        ends = [of["low"], of["high"]]
+        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+        if numbers and ends[0] < ends[1] and (ends[0] > 0 or not of.get("log", False)):
+            return ends
     raise InputError(
         f'tune.space "{field}" = {of!r}: write a list of choices, or '
-        "{ low = 0.1, high = 0.5 } and perhaps log = true."
+        "{ low = 0.1, high = 0.5 } and, above 0, perhaps log = true."
     )

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.boundary import Declared
-from foretaste.federated.core.node import going_up
+from foretaste.federated.core.messages import Kind
+from foretaste.federated.core.travelling import EXCHANGES, coming_down, going_up
 
 
 class Privacy(NamedTuple):
@@ -34,15 +35,15 @@ class Privacy(NamedTuple):
 def explain(method: FederatedMethod) -> Privacy:
     """The lists that the boundary checks at run time, with what to think of them."""
     config = method.config
-    up = going_up(method, "train")
+    kinds: list[Kind] = list(EXCHANGES) if config.secure.on else ["train"]
     if config.client_evaluation:
-        up += going_up(method, "evaluate")
+        kinds.append("evaluate")
+    up = tuple(dict.fromkeys(one for kind in kinds for one in going_up(method, kind)))
+    down = tuple(dict.fromkeys(one for kind in kinds for one in coming_down(method, kind)))
     sentences = [
         "Histories, item ids and user ids never leave a device. What leaves is the list above and "
         "nothing else: a message with anything more, or with another type or shape, is refused.",
-        "A node of many users sends sums over them and counts; a node of one user sends that "
-        "user's own sums, so its server sees the update of one person. So it does when one user "
-        "alone takes part in a round; federated.min_users lets a node sit such rounds out.",
+        _of_sums(method),
         _of_noise(method),
     ]
     if config.robust.rule != "mean":
@@ -50,14 +51,36 @@ def explain(method: FederatedMethod) -> Privacy:
             f"The {config.robust.rule} needs to see the update of every node, so it cannot be "
             "combined with secure aggregation."
         )
-    return Privacy(up, method.down(), method.personal(), tuple(sentences))
+    return Privacy(up, down, method.personal(), tuple(sentences))
+
+
+def _of_sums(method: FederatedMethod) -> str:
+    config = method.config
+    if not config.secure.on:
+        return (
+            "A node of many users sends sums over them and counts; a node of one user sends that "
+            "user's own sums, so its server sees the update of one person. So it does when one "
+            "user alone takes part in a round; federated.min_users lets a node sit such rounds out."
+        )
+    evaluation = (
+        " Sums of evaluation at the clients are not masked." if config.client_evaluation else ""
+    )
+    return (
+        "Sums and counts of a node are masked (secure aggregation): a server that keeps to the "
+        f"protocol learns only those of a group of up to {config.secure.group} nodes, and never "
+        "of fewer than three. It still learns the group's sum, how many users were in it, and "
+        f"which nodes answered.{evaluation} Lists above that name a group are as long as the "
+        "group; the longest is shown."
+    )
 
 
 def _of_noise(method: FederatedMethod) -> str:
     privacy = method.config.privacy
+    secure = method.config.secure.on
+    what = "the sum of a group of few users" if secure else "the update of one user"
     if not privacy.clip:
         return (
-            "No clipping and no noise: from the update of one user, a curious server can tell "
+            f"No clipping and no noise: from {what}, a curious server can tell "
             "which items are likely in its history. Set federated.privacy.clip and "
             "federated.privacy.noise."
         )

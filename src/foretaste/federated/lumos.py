@@ -13,6 +13,7 @@ view holds, so that a curious server finds no more changed rows in an update tha
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,8 +37,10 @@ from foretaste.federated.fedavg import TABLE, FedAvg
 from foretaste.language.views.making import ViewBook, ViewsConfig, maker_for
 from foretaste.language.views.neighbours import TitlesConfig
 from foretaste.language.views.store import ViewStore
-from foretaste.language.views.views import KINDS, Request, Views
+from foretaste.language.views.views import KINDS, Request, Unfinished, Views, no_view
 from foretaste.recommenders.core.sequence import Histories
+
+logger = logging.getLogger(__name__)
 
 _PLACE = 8_101
 """Keeps the draws of views apart from other draws of a user in a round."""
@@ -121,6 +124,9 @@ class LUMOS(FedAvg):
                 "none. Set model.use_times = false, or choose --model sasrec or gru4rec."
             )
         self._book: ViewBook | None = None
+        self.without_views = 0
+        """Users whom a language model left without a view, once for each round; stays here."""
+        self._told: set[str] = set()
         self._opening = threading.Lock()
         self._now = threading.local()
 
@@ -137,9 +143,29 @@ class LUMOS(FedAvg):
             return self._book
 
     def views(self, received: Mapping[str, np.ndarray], users: LocalUsers) -> Views:
-        """The views of users; made here, and they stay here."""
+        """The views of users; made here, and they stay here.
+
+        Where the language model fails, users train without views: counted, and told here once.
+        """
         request = Request(users.histories, hashed(users.draws, _PLACE), np.asarray(received[TABLE]))
-        return self.book().views(request, self.world.progress)
+        try:
+            found = self.book().views(request, self.world.progress)
+        except Unfinished as error:
+            without = Views([no_view()])
+            rows = range(len(users))
+            found = Views.joined([error.made.get(row, without) for row in rows])
+            self._tell("unreachable", str(error), len(users) - len(error.made))
+        if found.refused:
+            self._tell("refused", "the language model refuses some prompts.", len(found.refused))
+        return found
+
+    def _tell(self, kind: str, why: str, users: int) -> None:
+        with self._opening:
+            self.without_views += users
+            new = kind not in self._told
+            self._told.add(kind)
+        if new:
+            logger.warning("lumos: %s Users without views train as in FedAvg; told once.", why)
 
     def train(
         self, received: Mapping[str, np.ndarray], users: LocalUsers, round: int, *, each: bool

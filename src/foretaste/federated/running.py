@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from foretaste.experiments.describing import (
     sample_lists,
 )
 from foretaste.experiments.evaluating import Evaluation
-from foretaste.experiments.loading import load_dataset
+from foretaste.experiments.loading import load_dataset, located
 from foretaste.experiments.machine import machine, peak_memory, versions
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.experiments.running import evaluate_all, split_dataset, write_evaluations
@@ -31,6 +32,7 @@ from foretaste.federated.core.node import held_out
 from foretaste.federated.core.node_secret import FILE
 from foretaste.federated.core.randomness import user_keys
 from foretaste.federated.core.server import CHECKPOINT, SECRET, Evaluate, Progressed, Server
+from foretaste.federated.core.sessions import FILE as SESSION_FILE
 from foretaste.federated.gathering import clients_of, node_count
 from foretaste.federated.plan import Plan
 from foretaste.progress import Progress, Silent
@@ -63,14 +65,15 @@ def federate(
         InputError: for anything that is the user's to mend.
     """
     run, plan, split = _begin(plan, Path(folder), command, dataset)
-    try:
-        return _go(run, plan, split, progress or Silent())
-    except WriteError:
-        raise
-    except InputError:
-        if not (run.path / CHECKPOINT).exists():
-            _discard(run)
-        raise
+    with run.alone():
+        try:
+            return _go(run, plan, split, progress or Silent())
+        except WriteError:
+            raise
+        except InputError:
+            if not (run.path / CHECKPOINT).exists():
+                _discard(run)
+            raise
 
 
 def prepare(
@@ -93,7 +96,8 @@ def prepare(
 def _begin(
     plan: Plan, folder: Path, command: str | None, dataset: Dataset | None
 ) -> tuple[RunFolder, Plan, Split]:
-    plan = _located(plan)
+    recipe = plan.recipe
+    plan = replace(plan, recipe=recipe.model_copy(update={"data": located(recipe.data)}))
     dataset = dataset or load_dataset(plan.recipe.data)
     split = split_dataset(dataset, plan.recipe.split)
     plan.method(split.catalog)  # tells of a model that does not fit before anything is written
@@ -121,8 +125,9 @@ def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
             f"{plan.recipe.data.source}: the data has changed since {run.path} began. "
             "Restore it, or begin anew in another folder."
         )
-    run.log("resumed")
-    return _go(run, plan, split_dataset(dataset, plan.recipe.split), progress or Silent())
+    with run.alone():
+        run.log("resumed")
+        return _go(run, plan, split_dataset(dataset, plan.recipe.split), progress or Silent())
 
 
 def server_of(
@@ -191,8 +196,9 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
 
 
 def forget_secrets(folder: Path) -> None:
-    """Take away what noise was drawn from, at the server and at simulated nodes."""
-    for path in (folder / SECRET, *(folder / NODES).glob(f"*/{FILE}")):
+    """Take away what noise and masks were made from, at the server and at simulated nodes."""
+    own = [path for name in (FILE, SESSION_FILE) for path in (folder / NODES).glob(f"*/{name}")]
+    for path in (folder / SECRET, *own):
         path.unlink(missing_ok=True)
 
 
@@ -281,20 +287,6 @@ def _some(queries: Queries, limit: int, seed: int) -> Queries:
     return Queries(
         queries.users[chosen], queries.histories.take(chosen), queries.targets.take(chosen)
     )
-
-
-def _located(plan: Plan) -> Plan:
-    """With paths made absolute, so that nodes find the data from anywhere."""
-    from dataclasses import replace
-
-    data = plan.recipe.data
-    changed = {
-        name: str(Path(value).resolve())
-        for name in ("source", "items")
-        if (value := getattr(data, name)) is not None and Path(value).exists()
-    }
-    recipe = plan.recipe.model_copy(update={"data": data.model_copy(update=changed)})
-    return replace(plan, recipe=recipe)
 
 
 def _discard(run: RunFolder) -> None:

@@ -12,9 +12,20 @@ from typing import Any, Protocol
 
 from foretaste.errors import InputError
 
+ITSELF = (401, 402, 404, 405, 407, 410)
+"""What an endpoint says of itself, the key or the model, and not of what it was asked."""
+
 BUSY = (429, 500, 502, 503, 504)
 LONGEST_PAUSE = 30.0
 """Seconds between two tries, whatever the endpoint asks for."""
+
+
+class EndpointError(InputError):
+    """An endpoint cannot be reached, refuses, or answers something else."""
+
+
+class Refused(EndpointError):
+    """An endpoint refuses what it was asked (4xx); something else it may answer."""
 
 
 class Address(Protocol):
@@ -76,9 +87,12 @@ class Asker:
         """The endpoint's answer.
 
         Raises:
-            InputError: when it cannot be reached, refuses, or answers too much.
+            Refused: when it refuses this question.
+            EndpointError: when it cannot be reached, refuses any, or answers too much. Neither
+                quotes an answer: an endpoint may say again what it was asked, and an error travels
+                where a history must not.
         """
-        address, pause, reason = self.address, self.pause, ""
+        address, pause, reason, kind = self.address, self.pause, "", EndpointError
         request = self._request(json.dumps(asked).encode())
         for number in range(address.tries):
             if number:
@@ -90,20 +104,23 @@ class Asker:
                     if answer.length and len(content) <= self.largest:
                         raise http.client.IncompleteRead(content, answer.length)
             except urllib.error.HTTPError as error:
-                with error:
-                    reason = _reason_of(error)
+                error.close()
+                reason = _reason_of(error.code)
                 if error.code not in BUSY:
+                    if 400 <= error.code < 500 and error.code not in ITSELF:
+                        kind = Refused
                     break
                 pause = max(pause, _asked_pause(error))
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                # No connection, time over, an answer cut short.
+            except OSError as error:  # no connection, time over
                 reason = str(getattr(error, "reason", None) or error)
+            except (ValueError, http.client.HTTPException) as error:
+                reason = type(error).__name__  # cut short; what came would be in its text
             else:
                 if len(content) > self.largest:
                     size = self.largest >> 20
-                    raise InputError(f"{address.url}: an answer of more than {size} MB.")
+                    raise EndpointError(f"{address.url}: an answer of more than {size} MB.")
                 return content
-        raise InputError(
+        raise kind(
             f"{address.url}: no {self.wanted} from {address.model} ({reason}). Check the address, "
             f"the model's name and {address.api_key_env}."
         )
@@ -116,15 +133,12 @@ class Asker:
         return urllib.request.Request(f"{self.address.url}/{self.path}", body, headers)
 
 
-def _reason_of(error: urllib.error.HTTPError) -> str:
-    """What a refusal says, short."""
-    text = error.read(10_000).decode(errors="replace")
+def _reason_of(code: int) -> str:
+    """A status with the name that it has everywhere."""
     try:
-        told = json.loads(text)["error"]
-        text = told["message"] if isinstance(told, dict) else str(told)
-    except (ValueError, KeyError, TypeError):
-        pass
-    return f"HTTP {error.code} {' '.join(text.split())[:160]}".strip()
+        return f"HTTP {code} {http.HTTPStatus(code).phrase}"
+    except ValueError:
+        return f"HTTP {code}"
 
 
 def _asked_pause(error: urllib.error.HTTPError) -> float:

@@ -41,7 +41,7 @@ class VectorCache:
             )
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The vectors float32 ``[D]`` that are there, by key."""
+        """The vectors float32 ``[D]`` that are there, by key; damaged ones are not there."""
         found: dict[bytes, np.ndarray] = {}
         with transaction(self.path, "cache of vectors") as database:
             for first in range(0, len(keys), KEYS_AT_ONCE):
@@ -49,7 +49,10 @@ class VectorCache:
                 marks = ",".join("?" * len(some))
                 question = f"SELECT key, vector FROM vectors WHERE key IN ({marks})"
                 for key, blob in database.execute(question, some):
-                    found[key] = np.frombuffer(blob, "<f4")
+                    if isinstance(blob, bytes) and blob and len(blob) % 4 == 0:
+                        vector = np.frombuffer(blob, "<f4")
+                        if np.isfinite(vector).all():
+                            found[key] = vector
         return found
 
     def put(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:

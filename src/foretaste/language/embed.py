@@ -64,12 +64,13 @@ class ModelEncoder:
         if not wanted and not self._width:
             raise InputError(f"all {len(texts):,} texts are empty: there is nothing to embed.")
         known = self.cache.get(list(wanted)) if self.cache else {}
+        for vector in known.values():
+            self._check(len(vector), "in the cache")
         self._add_missing(known, wanted, progress or Silent())
-        self._width = self._width or len(next(iter(known.values())))
         vectors = np.zeros((len(texts), self._width), np.float32)
         for row, key in enumerate(keys):
             if key:
-                vectors[row] = self._checked(known[key])
+                vectors[row] = known[key]
         return vectors
 
     def _add_missing(
@@ -84,20 +85,21 @@ class ModelEncoder:
                 for place in range(0, len(keys), self.model.batch_texts):
                     some = keys[place : place + self.model.batch_texts]
                     parts.append(self.model.encode_batch([wanted[key] for key in some]))
+                    self._check(parts[-1].shape[1], "from the model")
                     task.advance(len(some))
                 vectors = np.concatenate(parts)
                 if self.cache:
                     self.cache.put(keys, vectors)
                 known.update(zip(keys, vectors, strict=True))
 
-    def _checked(self, vector: np.ndarray) -> np.ndarray:
-        if len(vector) != self._width:
-            place = self.cache.path if self.cache else "the model"
+    def _check(self, width: int, where: str) -> None:
+        self._width = self._width or width
+        if width != self._width:
+            place = f"{self.cache.path}: " if self.cache else ""
             raise InputError(
-                f"{place}: vectors of {len(vector)} and of {self._width} numbers under one name of "
-                "a model. Delete the cache, or tell the models apart by name."
+                f"{place}vectors of {self._width} numbers, and {where} of {width}, under one name "
+                "of a model. Delete the cache, or tell the models apart by name."
             )
-        return vector
 
 
 def encoder_for(

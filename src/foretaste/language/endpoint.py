@@ -9,8 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from foretaste.errors import InputError
-from foretaste.language.asking import Asker
+from foretaste.language.asking import Asker, EndpointError
 
 LARGEST_ANSWER = 256
 """Megabytes of one answer; a thousand vectors of 10,000 numbers are fewer."""
@@ -67,7 +66,7 @@ class EmbeddingEndpoint:
         """Vectors float32 ``[texts, D]`` of length 1.
 
         Raises:
-            InputError: when the endpoint cannot be reached, refuses, or answers something else.
+            EndpointError: when the endpoint cannot be reached, refuses, or answers something else.
         """
         asked: dict[str, Any] = {"model": self.config.model, "input": list(texts)}
         asked["encoding_format"] = "float"
@@ -88,7 +87,7 @@ def _vectors(content: bytes, count: int, place: str) -> np.ndarray:
         if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
             raise ValueError("vectors that are not rows of finite numbers")
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
+        raise EndpointError(
             f"{place}: the answer is not that of an embeddings endpoint "
             f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Check the address."
         ) from error

@@ -19,7 +19,8 @@ from foretaste.serving import schemas
 from foretaste.serving.batching import Closing, Expired, Overloaded
 from foretaste.serving.engine import UnknownRun
 from foretaste.serving.gate import OPEN, Gate
-from foretaste.serving.limits import ID_BYTES, MOST_MATCHES, QUERY_LETTERS
+from foretaste.serving.hosts import names_of_service
+from foretaste.serving.limits import ID_BYTES, MOST_MATCHES, QUERY_LETTERS, TOLD_LETTERS
 from foretaste.serving.page import INDEX, PageFile, read_page
 from foretaste.serving.questions import Answer, Question
 from foretaste.serving.service import Service
@@ -63,6 +64,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "The run is not loaded.",
         408: "The body did not come in time.",
         413: "The body is too large.",
+        421: "The service does not answer to this name.",
         422: "A field is wrong.",
         429: "Too many requests wait. Try again a little later.",
         431: "The headers are too large.",
@@ -73,7 +75,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "model": schemas.WrongFields if status == 422 else schemas.Problem,
             "description": known[status],
         }
-        for status in (400, 401, 408, 413, *statuses)
+        for status in (400, 401, 408, 413, 421, *statuses)
     }
 
 
@@ -104,7 +106,13 @@ def build_app(service: Service) -> FastAPI:
     token = settings.token()
     if token is not None:
         _describe_token(app)
-    app.add_middleware(Gate, token=token, body_bytes=settings.body_bytes, metrics=service.metrics)
+    app.add_middleware(
+        Gate,
+        token=token,
+        names=names_of_service(settings, token),
+        body_bytes=settings.body_bytes,
+        metrics=service.metrics,
+    )
     return app
 
 
@@ -252,10 +260,19 @@ def _add_errors(app: FastAPI) -> None:
         del request
         # Without the input: it may hold what JSON cannot.
         fields = [
-            {"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]}
+            {
+                "loc": [_cut(part) for part in one["loc"]],
+                "msg": _cut(one["msg"], 10 * TOLD_LETTERS),
+                "type": one["type"],
+            }
             for one in error.errors()[:20]
         ]
         return _json({"detail": fields}, 422)
+
+
+def _cut(part: str | int, most: int = TOLD_LETTERS) -> str | int:
+    """A name or place as it is told: a key may be as long as a body."""
+    return part if isinstance(part, int) or len(part) <= most else f"{part[:most]}..."
 
 
 def _written(answer: Answer, run: str) -> dict[str, Any]:

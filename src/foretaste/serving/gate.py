@@ -1,19 +1,23 @@
-"""What every request passes before it reaches a route: path, token, size; and what it counts."""
+"""What a request passes before it reaches a route: path, host, token, size; and what it counts."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from foretaste.serving.limits import BODY_SECONDS
+from foretaste.serving.hosts import is_for_us
+from foretaste.serving.limits import BODY_SECONDS, TOLD_LETTERS
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.settings import same_token
 
-OPEN = ("/healthz", "/readyz", "/")
+HEALTH = ("/healthz", "/readyz")
+"""Paths that are asked by address, whatever the name of the service: nothing of users is there."""
+
+OPEN = (*HEALTH, "/")
 PAGE = "/page/"
 """Paths without a token: is it alive, and the page, which holds nothing but itself."""
 
@@ -53,9 +57,18 @@ class Refused(Exception):
 class Gate:
     """ASGI middleware. A body is read here, whole and bounded, before anything is made of it."""
 
-    def __init__(self, app: App, *, token: str | None, body_bytes: int, metrics: Metrics) -> None:
-        """``token`` None lets everybody in."""
+    def __init__(
+        self,
+        app: App,
+        *,
+        token: str | None,
+        names: Collection[str] | None,
+        body_bytes: int,
+        metrics: Metrics,
+    ) -> None:
+        """``token`` None lets everybody in, ``names`` None those who ask for any host."""
         self._app, self._token, self._most = app, token, body_bytes
+        self._names = names
         self._metrics = metrics
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -74,6 +87,7 @@ class Gate:
 
         try:
             self._check_path(scope)
+            self._check_host(scope)
             self._check_token(scope)
             body = await self._body(scope, receive)
             await self._app(scope, _replayed(body, receive), answer)
@@ -90,6 +104,19 @@ class Gate:
             unquote_to_bytes(scope.get("raw_path") or b"").decode()
         except UnicodeDecodeError:
             raise Refused(400, "the path is not UTF-8") from None
+
+    def _check_host(self, scope: MutableMapping[str, Any]) -> None:
+        if self._names is None or scope["path"] in HEALTH:
+            return
+        # Without any: no browser, as each of them sends one.
+        for name, value in scope["headers"]:
+            host = value.decode("latin-1")
+            if name == b"host" and not is_for_us(host, self._names):
+                raise Refused(
+                    421,
+                    f'the service does not answer to the name "{host[:TOLD_LETTERS]}". Allow it '
+                    "with --allowed-host, or ask for a token with FORETASTE_TOKEN",
+                )
 
     def _check_token(self, scope: MutableMapping[str, Any]) -> None:
         path = scope["path"]

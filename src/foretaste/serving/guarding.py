@@ -13,6 +13,7 @@ from foretaste.serving.stores import (
     Event,
     KeptState,
     StateChange,
+    StoreDown,
     StoreError,
     StoreSize,
     UserLog,
@@ -30,28 +31,46 @@ Result = TypeVar("Result")
 class GuardedStore:
     """A circuit breaker: the call that fails waits for the store's own timeout, the next do not.
 
-    After a failure every call raises ``StoreError`` at once, and a thread of its own asks the
-    store until it answers. Calls may come from several threads.
+    After a ``StoreDown`` every call raises one at once, and a thread of its own asks the store
+    until it answers. Any other ``StoreError`` is a refusal, which is quick and tells nothing of
+    other calls: a store that is full goes on answering reads. Calls may come from several threads.
     """
 
     def __init__(self, store: UserStore, failed: Callable[[], None] = lambda: None) -> None:
-        """``failed`` is called for every call that the store did not answer."""
+        """``failed`` is called for every call that the store did not do."""
         self.store = store
         self._failed = failed
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._up = True
+        self._takes = True
 
     @property
     def up(self) -> bool:
         """Whether the last that is known of the store is that it answers."""
         return self._up
 
+    @property
+    def takes(self) -> bool:
+        """Whether the last events that it was given were not refused, as a full store does."""
+        return self._takes
+
     def append(
         self, events: Sequence[Event], *, strangers: Collection[str] = (), room: int = 0
     ) -> None:
         """As of ``UserStore``."""
-        self._call(lambda: self.store.append(events, strangers=strangers, room=room))
+        try:
+            self._call(lambda: self.store.append(events, strangers=strangers, room=room))
+        except StoreDown:
+            raise
+        except StoreError as error:
+            if self._takes:
+                logger.warning("%s; events are refused until it takes them, lists go on", error)
+            self._takes = False
+            raise
+        if not self._takes:
+            logger.warning("%s: takes events again", self.store.name)
+        self._takes = True
 
     def read(
         self, users: Sequence[str], fingerprint: str, window: int, limit: int
@@ -92,15 +111,16 @@ class GuardedStore:
 
     def _call(self, ask: Callable[[], Result]) -> Result:
         if not self._up:
-            raise StoreError(f"{self.store.name}: does not answer; it is asked again shortly")
+            raise StoreDown(f"{self.store.name}: does not answer; it is asked again shortly")
         try:
             return ask()
         except StoreError as error:
             self._failed()
-            self._lose(error)
+            if isinstance(error, StoreDown):
+                self._lose(error)
             raise
 
-    def _lose(self, error: StoreError) -> None:
+    def _lose(self, error: StoreDown) -> None:
         with self._lock:
             if not self._up or self._closed.is_set():
                 return

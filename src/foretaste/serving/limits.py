@@ -35,5 +35,8 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
 """Time to send a body in."""
 
+TOLD_LETTERS = 100
+"""Letters of what a request held that an answer says again."""
+
 LAST_MILLISECOND = 253_402_300_799_999
 """Of the year 9999, the last that a date can show."""

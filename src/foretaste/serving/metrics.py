@@ -54,7 +54,7 @@ class Metrics:
             "foretaste_degraded_lists", "Lists made without the store.", registry=registry
         )
         self.store_errors = Counter(
-            "foretaste_store_errors", "Calls that the store did not answer.", registry=registry
+            "foretaste_store_errors", "Calls that the store did not do.", registry=registry
         )
         self.shed = Counter(
             "foretaste_shed_requests",
@@ -75,6 +75,12 @@ class Metrics:
         self.store_up = Gauge(
             "foretaste_store_up",
             "Whether the store answers.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.store_takes = Gauge(
+            "foretaste_store_takes_events",
+            "Whether the store took the last events; 0 when it is full, say.",
             registry=registry,
             multiprocess_mode="livemin",
         )

@@ -163,6 +163,7 @@ class Service:
     def figures(self) -> bytes:
         """For Prometheus."""
         self.metrics.store_up.set(self.store.up)
+        self.metrics.store_takes.set(self.store.takes)
         self.metrics.waiting.set(self._asking.waiting + self._writing.waiting)
         return self.metrics.text()
 

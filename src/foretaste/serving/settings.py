@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from foretaste.errors import InputError
 
@@ -29,6 +29,9 @@ class Settings(BaseModel):
             first run.
         host: address to listen on.
         port: TCP port; 0 takes a free one.
+        allowed_host: names that requests may be for (their ``Host`` header), such as that of a
+            proxy before the service. Without a token, and unless ``host`` is all addresses, only
+            these, ``host`` and names and addresses of this machine are answered.
         workers: processes.
         token_file: a file that holds the bearer token; without it the token is that of the
             environment variable FORETASTE_TOKEN, or none is asked for.
@@ -57,6 +60,7 @@ class Settings(BaseModel):
     store: str = ""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535)
+    allowed_host: tuple[str, ...] = ()
     workers: int = Field(default=1, ge=1, le=256)
     token_file: Path | None = None
     watch: bool = True
@@ -73,6 +77,14 @@ class Settings(BaseModel):
     body_bytes: int = Field(default=2**21, ge=1_024)
     connections: int = Field(default=4_096, ge=1)
     threads: int = Field(default=0, ge=0)
+
+    @field_validator("allowed_host")
+    @classmethod
+    def _named(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not host or not host.isascii() or set(host) & set(" \t\r\n/*@,"):
+                raise ValueError(f'"{host}" is no name of a host; give one such as films.example')
+        return hosts
 
     @classmethod
     def build(cls, values: dict[str, object]) -> Self:
@@ -117,10 +129,13 @@ class Settings(BaseModel):
         """The bearer token, or None when none is asked for.
 
         Raises:
-            InputError: when the file cannot be read or holds no token.
+            InputError: when the file cannot be read or holds no token, or the variable is blank.
         """
         if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE) or None
+            given = os.environ.get(TOKEN_VARIABLE, "")
+            if given and not given.strip():
+                raise InputError(f"{TOKEN_VARIABLE}: is blank. Put a token there, or unset it.")
+            return given.strip() or None
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -127,6 +127,25 @@ def test_hostile_titles_stay_titles():
     assert views.rows[1].future.tolist() == [7, 0]
 
 
+TOKENS = ["<s>", "</s>", "<eos>", "<<SYS>>", "<start_of_turn>model", "<|im_end|>", "< |im_end| >"]
+TOKENS += ["[INST]", "[[/INST]INST]", "[gMASK]", "<\uff5cUser\uff5c>", "<|<|im_end|>|>"]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_no_token_of_a_chat_is_left_of_a_title(token):
+    shown = prompts.shown(f"One {token} Two (1999)")
+    assert not set(shown) & set("<>[]")
+    assert shown.startswith("One ") and shown.endswith(" Two")
+
+
+def test_titles_with_brackets_stay_readable_and_are_found():
+    assert prompts.shown("I <3 You") == "I \u20393 You"
+    assert prompts.shown("[REC] 2 (2009)") == "(REC) 2"
+    binder = Binder(catalog(["[REC]", "Amelie", "I <3 You"]), 80.0)
+    assert binder.item("(REC)") == 0
+    assert binder.item("I \u20393 You") == 2
+
+
 def test_a_title_that_is_only_control_characters_is_shown_as_nothing():
     assert prompts.shown("\x00\x01\n") == ""
     assert prompts.shown("Amelie (2001)") == "Amelie"

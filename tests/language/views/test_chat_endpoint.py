@@ -13,7 +13,16 @@ from pydantic import ValidationError
 
 from foretaste.errors import InputError
 from foretaste.language.views.chat import ChatConfig, ChatViews
-from foretaste.language.views.chat_endpoint import ChatEndpoint, ChatEndpointConfig, is_here
+from foretaste.language.views.chat_endpoint import (
+    FIRST_REFUSED,
+    ChatEndpoint,
+    ChatEndpointConfig,
+    Unanswered,
+    is_here,
+)
+from foretaste.language.views.making import ViewBook
+from foretaste.language.views.store import ViewStore
+from foretaste.language.views.views import Unfinished
 
 from .scripted import catalog, request
 
@@ -106,7 +115,7 @@ def test_a_busy_endpoint_is_asked_again(endpoint: Endpoint) -> None:
     endpoint.answer = lambda _: (503, {}, b"") if len(endpoint.asked) < 3 else said("well")
     assert client(endpoint).answers(["a"]) == ["well"]
     endpoint.answer = lambda _: (401, {}, b'{"error": {"message": "no key"}}')
-    with pytest.raises(InputError, match=r"HTTP 401 no key.*OPENAI_API_KEY"):
+    with pytest.raises(InputError, match=r"HTTP 401 Unauthorized\).*OPENAI_API_KEY"):
         client(endpoint).answers(["a"])
 
 
@@ -120,6 +129,101 @@ def test_an_answer_of_another_kind_is_refused(endpoint: Endpoint, content: bytes
 def test_a_refusal_without_content_is_an_empty_answer(endpoint: Endpoint) -> None:
     endpoint.answer = lambda _: said(None)
     assert client(endpoint).answers(["a"]) == [""]
+
+
+def refusing(word: str, code: int = 400) -> Callable[[dict[str, Any]], Answer]:
+    """Answers all prompts but those with a word, which are said again in the refusal."""
+
+    def answer(body: dict[str, Any]) -> Answer:
+        prompt = body["messages"][0]["content"]
+        if word in prompt:
+            return code, {}, json.dumps({"error": {"message": f"too long: {prompt}"}}).encode()
+        return said("1. Amelie")
+
+    return answer
+
+
+@pytest.mark.parametrize("code", [400, 403, 413, 422])
+def test_a_refused_prompt_is_one_without_an_answer(endpoint: Endpoint, code: int) -> None:
+    endpoint.answer = refusing("bad", code)
+    found = client(endpoint).answers(["good", "bad", "good", "bad and good"])
+    assert found == ["1. Amelie", None, "1. Amelie", None]
+    assert len(endpoint.asked) == 4  # none is asked again
+
+
+@pytest.mark.parametrize("code", [401, 404])
+def test_a_wrong_key_or_model_is_no_refused_prompt(endpoint: Endpoint, code: int) -> None:
+    endpoint.answer = refusing("", code)
+    with pytest.raises(Unanswered, match=f"HTTP {code}.*Check the address"):
+        client(endpoint).answers(["a"])
+
+
+def test_an_endpoint_that_refuses_everything_is_told(endpoint: Endpoint) -> None:
+    endpoint.answer = refusing("")
+    asker = client(endpoint)
+    assert asker.answers(["a"] * (FIRST_REFUSED - 1)) == [None] * (FIRST_REFUSED - 1)
+    with pytest.raises(Unanswered, match=r"HTTP 400 Bad Request.*Not one prompt was answered"):
+        asker.answers(["a"])
+    endpoint.answer = refusing("bad")
+    assert asker.answers(["good", *["bad"] * 30]) == ["1. Amelie", *[None] * 30]
+
+
+def test_no_error_says_again_what_was_asked(endpoint: Endpoint) -> None:
+    def echo(body: dict[str, Any]) -> Answer:
+        prompt = body["messages"][0]["content"]
+        return code, {}, json.dumps({"error": {"message": f"no: {prompt}"}}).encode()
+
+    endpoint.answer = echo
+    for code in (200, 302, 400, 404, 500, 599):
+        asker = client(endpoint, tries=1)
+        with pytest.raises(InputError) as raised:
+            asker.answers(["Secret Film"] * FIRST_REFUSED)
+        assert "Secret" not in str(raised.value)
+        assert code == 200 or f"HTTP {code}" in str(raised.value)
+
+
+def test_answers_that_came_before_a_failure_are_handed_over(endpoint: Endpoint) -> None:
+    endpoint.answer = refusing("down", 500)
+    with pytest.raises(Unanswered) as raised:
+        client(endpoint, tries=1, batch=1).answers(["a", "b", "down", *["c"] * 20])
+    answers = raised.value.answers
+    assert answers[0] == answers[1] == "1. Amelie"
+    assert 2 not in answers and len(answers) < 20  # hardly anything was asked after it
+
+
+def test_one_refused_history_harms_no_other_and_is_not_kept(endpoint: Endpoint, tmp_path) -> None:
+    endpoint.answer = refusing("Knife")
+    chairs = catalog()
+    histories = request([0, 1], [3], [4, 5])
+
+    def book() -> ViewBook:
+        maker = ChatViews(ChatConfig(), client(endpoint), chairs)
+        return ViewBook(maker, chairs, ViewStore(tmp_path / "views.sqlite"))
+
+    found = book().views(histories)
+    assert [row.future.tolist() for row in found.rows] == [[0, 1, 9], [], [4, 5, 9]]
+    assert found.refused == (1,) and found.asked == 6
+    endpoint.asked.clear()
+    endpoint.answer = refusing("no such word")
+    again = book().views(histories)
+    assert len(endpoint.asked) == 3  # of the one that was refused
+    assert again.rows[1].future.tolist() == [3, 9]
+    assert again.refused == () and again.asked == 9
+
+
+def test_what_was_answered_before_the_endpoint_was_gone_is_kept(endpoint, tmp_path) -> None:
+    endpoint.answer = refusing("Knife", 500)
+    chairs, path = catalog(), tmp_path / "views.sqlite"
+    histories = request([0, 1], [3], [4, 5])
+    maker = ChatViews(ChatConfig(), client(endpoint, tries=1, batch=1), chairs)
+    with pytest.raises(Unfinished, match=r"no answer from small \(HTTP 500") as raised:
+        ViewBook(maker, chairs, ViewStore(path)).views(histories)
+    assert list(raised.value.made) == [0]
+    endpoint.asked.clear()
+    endpoint.answer = refusing("no such word")
+    found = ViewBook(maker, chairs, ViewStore(path)).views(histories)
+    assert len(endpoint.asked) == 2 * 3
+    assert [row.future.tolist() for row in found.rows] == [[0, 1, 9], [3, 9], [4, 5, 9]]
 
 
 def test_nobody_there(endpoint: Endpoint) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import numpy as np
 import polars as pl
 import pytest
@@ -86,6 +88,33 @@ def test_views_of_chance_are_not_kept():
     one = kept.views(request([0, 1])).rows[0]
     other = kept.views(request([0, 1], seed=77)).rows[0]
     assert not np.array_equal(one.counterfactual, other.counterfactual)
+
+
+@pytest.mark.parametrize(
+    ("column", "content"),
+    [
+        ("future", b"abc"),
+        ("future", np.array([10], "<i4").tobytes()),
+        ("counterfactual", np.array([0, -1], "<i4").tobytes()),
+        ("rephrasing", None),
+        ("rephrasing", "text"),
+        ("asked", "many"),
+        ("unmatched", -1),
+    ],
+)
+def test_damaged_views_are_made_anew(tmp_path, column, content):
+    model, path = Scripted(lambda _: "1. Amelie"), tmp_path / "views.sqlite"
+    first = book(model, path).views(request([0], [1]))
+    with sqlite3.connect(path) as database:
+        chosen = "WHERE key = (SELECT key FROM views LIMIT 1)"
+        database.execute(f"UPDATE views SET {column} = ? {chosen}", (content,))
+    database.close()
+    for asked in (3 * 3, 3 * 3):  # once more, and it is mended
+        again = book(model, path).views(request([0], [1]))
+        assert sum(map(len, model.asked)) == asked
+        for one, other in zip(first.rows, again.rows, strict=True):
+            for left, right in zip(one, other, strict=True):
+                np.testing.assert_array_equal(left, right)
 
 
 def test_a_file_that_is_no_store_is_told(tmp_path):

@@ -131,6 +131,29 @@ class FaultsConfig(Part):
     late: float = Field(default=0.0, ge=0, lt=1)
 
 
+class SecureConfig(Part):
+    """Secure aggregation: the server sees sums over a group of nodes, never those of one.
+
+    Attributes:
+        on: whether it is used; a node then sends masked numbers only (Bonawitz et al., CCS 2017).
+        threshold: share of a group's nodes that must still be there at the end, to the nearest
+            whole number; never less than half of them and one more, nor than three.
+        group: nodes are dealt into groups of at most so many, since the work of a group grows with
+            the square of its nodes. At least 5, so that none is left with fewer than three.
+        range: largest absolute value of a node's sums. They are counted in steps of about
+            ``nodes of the group * range / 2^31``; a node with larger ones sends nothing.
+    """
+
+    on: bool = False
+    threshold: float = Field(default=0.67, gt=0.5, le=1)
+    group: int = Field(default=32, ge=5, le=1024)
+    range: float = Field(default=8.0, gt=0, allow_inf_nan=False)
+
+    def needed(self, nodes: int) -> int:
+        """How many of a group of so many nodes must be there at the end."""
+        return max(3, nodes // 2 + 1, round(self.threshold * nodes))
+
+
 class FederatedConfig(Part):
     """What every federated method has.
 
@@ -158,6 +181,7 @@ class FederatedConfig(Part):
         server: the server's step.
         privacy: clipping and noise.
         robust: aggregation against hostile nodes.
+        secure: sums that the server sees of groups only.
         attack: hostile clients.
         faults: failing clients.
     """
@@ -181,6 +205,7 @@ class FederatedConfig(Part):
     server: ServerConfig = ServerConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     robust: RobustConfig = RobustConfig()
+    secure: SecureConfig = SecureConfig()
     attack: AttackConfig = AttackConfig()
     faults: FaultsConfig = FaultsConfig()
 
@@ -210,5 +235,26 @@ class FederatedConfig(Part):
             raise ValueError(
                 f"privacy.noise is accounted for a mean; robust.rule = {self.robust.rule} has no "
                 "epsilon here. Leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sums_can_be_hidden(self) -> Self:
+        if not self.secure.on:
+            return self
+        if self.robust.rule != "mean":
+            raise ValueError(
+                f"robust.rule = {self.robust.rule} looks at the update of every node, which "
+                "secure.on hides. Leave one of them out"
+            )
+        if self.upload == "int8":
+            raise ValueError(
+                "upload = int8 gives every row of a node steps of its own, which cannot be added "
+                "up under masks. Set upload = float32, or secure.on = false"
+            )
+        if 0 < self.nodes < 3:
+            raise ValueError(
+                f"nodes = {self.nodes} is too few for secure.on: a sum hides nobody among fewer "
+                "than three. Set nodes to 3 or more, or to 0"
             )
         return self

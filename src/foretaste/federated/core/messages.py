@@ -13,14 +13,15 @@ from foretaste.federated.core.boundary import Arrays, Refused
 PROTOCOL = 1
 """Of messages. A node and a server that differ in it do not understand each other."""
 
-Kind = Literal["train", "evaluate"]
+Kind = Literal["train", "evaluate", "train.keys", "train.shares", "train.unmask"]
+"""The last three are of secure aggregation, before and after ``train``."""
 
 
 class Order(NamedTuple):
     """What the server asks of a node.
 
     Attributes:
-        kind: ``train`` or ``evaluate``.
+        kind: what is asked.
         round: from 1.
         protocol: of the sender.
         clients: the share of a node's users that take part; who does is a hash of seed, round and

@@ -12,7 +12,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.federated.core.attacks import hostile, spoilt, spoilt_histories
 from foretaste.federated.core.base import FederatedMethod, LocalUsers
-from foretaste.federated.core.boundary import Arrays, Declared, Refused, check
+from foretaste.federated.core.boundary import Arrays, Refused, check
 from foretaste.federated.core.kept import KeptArrays
 from foretaste.federated.core.local_training import chunks
 from foretaste.federated.core.messages import PROTOCOL, Order, Reply, check_protocol
@@ -20,14 +20,22 @@ from foretaste.federated.core.node_secret import NodeSecret
 from foretaste.federated.core.personal import PersonalStore
 from foretaste.federated.core.privacy import clipped, noisy
 from foretaste.federated.core.randomness import hashed, uniform
-from foretaste.federated.core.rounding import as_bytes, to_bytes
+from foretaste.federated.core.rounding import to_bytes
+from foretaste.federated.core.sessions import NodeSessions
+from foretaste.federated.core.travelling import (
+    ASKED,
+    EXCHANGES,
+    LOSS,
+    MEASURED,
+    USERS,
+    WEIGHT,
+    going_up,
+)
 from foretaste.federated.core.updates import Updates, zeros
 from foretaste.metrics import query_metrics, target_positions
 
 TAKES_PART, DROPS, HELD_OUT, ROUNDED = 11, 12, 13, 14
 """Places of hashes by which users are chosen and values rounded."""
-MEASURED = ("ndcg@10", "hr@10")
-USERS, WEIGHT, LOSS, ASKED = "count/users", "count/votes", "figure/loss", "count/asked"
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ class Node:
         method: what it runs.
         users: whose data it holds.
         name: for messages.
-        folder: where personal arrays and kept arrays stay; None keeps them in memory.
+        folder: where personal arrays, kept arrays and the secrets of a secure round stay; None
+            keeps them in memory.
         secret: the number that its noise, and with noise its users' coins, are drawn from; by
             default the one in its folder, or a fresh one.
     """
@@ -78,6 +87,7 @@ class Node:
         self.own = NodeSecret(self.folder, self.secret)
         if self.config.privacy.noise:
             self.own.keep()
+        self.sessions = NodeSessions(self.method, self.folder)
         self.bad = hostile(self.users.keys, self.config.attack, seed)
         self.histories, self.targets = self._held_back()
 
@@ -89,18 +99,28 @@ class Node:
             Refused: when the order is of another protocol or does not hold what was declared,
                 or when what would leave is not what was declared (a loss that is no number, say).
         """
-        place = f"{self.name}, round {order.round}"
+        place, kind = f"{self.name}, round {order.round}", order.kind
         check_protocol(order, place)
-        if order.kind == "evaluate" and not self.config.client_evaluation:
+        if kind == "evaluate" and not self.config.client_evaluation:
             raise Refused(f"{place}: evaluation on clients is off in this federation.")
-        received = self._complete(order, place)
-        arrays = (
-            self._train(received, order, place)
-            if order.kind == "train"
-            else self._measure(received, order)
-        )
-        check(arrays, going_up(self.method, order.kind), place)
-        return Reply(order.kind, order.round, PROTOCOL, arrays)
+
+        def train(order: Order) -> Arrays:
+            return self._train(self._complete(order, place), order, place)
+
+        nodes = None
+        if kind == "evaluate":
+            arrays = self._measure(self._complete(order, place), order)
+        elif self.config.secure.on and kind in EXCHANGES:
+            arrays, nodes = self.sessions.answer(order, train, place)
+        elif kind == "train":
+            arrays = train(order)
+        else:
+            raise Refused(
+                f"{place}: {kind} was asked, which this node does not answer with this recipe. "
+                "Server and node must have the same federated.secure.on."
+            )
+        check(arrays, going_up(self.method, kind, nodes), place)
+        return Reply(kind, order.round, PROTOCOL, arrays)
 
     def _complete(self, order: Order, place: str) -> Arrays:
         """What came down, with what was kept from earlier rounds."""
@@ -258,29 +278,3 @@ class Node:
 def held_out(keys: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which users never train, bool ``[users]``: a hash, so the server can tell them too."""
     return uniform(keys, seed, HELD_OUT) < share
-
-
-def going_up(method: FederatedMethod, kind: str) -> tuple[Declared, ...]:
-    """All that a node may send in answer to an order of this kind."""
-    if kind == "evaluate":
-        asked = Declared(ASKED, "int64", (), "users who were measured", "to divide by")
-        return (asked, *(_measured(name) for name in MEASURED))
-    counts = [
-        Declared(USERS, "int64", (), "users who trained", "to know whether enough took part"),
-        Declared(WEIGHT, "float64", (), "sum of their votes", "to divide by"),
-    ]
-    if not method.config.privacy.noise:
-        meaning = "training loss of what came down, summed over users"
-        counts.append(Declared(LOSS, "float64", (), meaning, "to see that learning goes on"))
-    for one in method.down():
-        if one.kept:
-            meaning = f"users who did not have {one.name} yet"
-            counts.append(
-                Declared(f"count/new/{one.name}", "int64", (), meaning, "to measure bytes down")
-            )
-    sums = method.up()
-    return (*(as_bytes(sums) if method.config.upload == "int8" else sums), *counts)
-
-
-def _measured(name: str) -> Declared:
-    return Declared(f"figure/{name}", "float64", (), f"{name}, summed over users", "evaluation")

@@ -10,7 +10,7 @@ from foretaste.errors import InputError
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.boundary import Arrays
 from foretaste.federated.core.messages import Reply
-from foretaste.federated.core.node import USERS, WEIGHT
+from foretaste.federated.core.travelling import USERS, WEIGHT
 
 SLACK = {"float32": 1.01, "int8": 2.0}
 """By how much a sum may pass the clipping norm, for what rounding adds."""

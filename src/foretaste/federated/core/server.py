@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 import time
@@ -15,15 +14,16 @@ import numpy as np
 
 from foretaste.errors import InputError
 from foretaste.federated.core.aggregation import aggregate
+from foretaste.federated.core.asking import Asking
 from foretaste.federated.core.base import FederatedMethod, Sums
 from foretaste.federated.core.boundary import Arrays, check
 from foretaste.federated.core.fleet import Delivery, Fleet
-from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply, check_protocol
-from foretaste.federated.core.node import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
+from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply
 from foretaste.federated.core.node_secret import OWNER_ONLY
-from foretaste.federated.core.plausible import check_counts, finite
+from foretaste.federated.core.plausible import finite
 from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
-from foretaste.federated.core.rounding import from_bytes
+from foretaste.federated.core.secure_rounds import Collected, SecureRounds
+from foretaste.federated.core.travelling import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 from foretaste.storage import read_arrays_about, write_arrays, write_whole
@@ -85,7 +85,8 @@ class Server:
     from its last whole round. A round counts when at least ``min_clients`` users took part; nodes
     that failed are asked again up to ``retries`` times; replies that are late, damaged, of another
     protocol or not as declared are left out. If all nodes answered and still too few users took
-    part (sampling is by chance), the state stays as it is and the next round begins.
+    part (sampling is by chance), the state stays as it is and the next round begins. With
+    ``secure.on`` sums are those of groups of nodes, and a node's own are never seen.
     """
 
     def __init__(
@@ -120,7 +121,9 @@ class Server:
         self.progress, self.log = progress or Silent(), log or _nothing
         self.now = self._resume() or Progressed(method.start())
         self.secret = self._own_secret()
-        self.held: dict[str, dict[str, str]] = {}
+        self.asking = Asking(method, fleet)
+        self.held = self.asking.held
+        self.secure = SecureRounds(self.asking) if self.config.secure.on else None
 
     def run(self) -> Progressed:
         """All rounds that are left; the best state is in ``best`` (the last without evaluation).
@@ -140,7 +143,9 @@ class Server:
     def step(self) -> Round:
         """One round."""
         begin, number, config = time.perf_counter(), self.now.next_round, self.config
-        deliveries, sums, loss = self._gather(number)
+        deliveries, replies = self._gather(number)
+        sums = aggregate([self._sums(one) for one in replies], config.robust)
+        losses = [float(one.arrays[LOSS]) for one in replies if LOSS in one.arrays]
         if sums.users >= config.min_clients and sums.weight:
             sums = self._private(sums, number)
             with np.errstate(over="ignore", invalid="ignore"):
@@ -150,13 +155,13 @@ class Server:
             else:  # large updates that were numbers each; the model stays as it was
                 self.log("left out", round=number, node="all", problem=NOT_FINITE)
         figures, on_clients = self._evaluate(number)
-        down, up = self._per_client(deliveries, sums.users)
+        down, up = self._per_client(deliveries, replies, sums.users)
         done = Round(
             round=number,
             users=sums.users,
             nodes=sum(one.reply is not None for one in deliveries),
             problems=_problems(deliveries),
-            loss=loss,
+            loss=math.fsum(losses) / sums.users if losses and sums.users else None,
             seconds=time.perf_counter() - begin,
             down=down,
             up=up,
@@ -181,76 +186,42 @@ class Server:
             return local_epsilon(privacy.noise, rounds, privacy.delta)
         return epsilon(privacy.noise, self.config.clients, rounds, privacy.delta)
 
-    def _gather(self, number: int) -> tuple[list[Delivery], Sums, float | None]:
+    def _gather(self, number: int) -> tuple[list[Delivery], list[Reply]]:
         """Ask until enough users took part, every node answered, or patience is over."""
         answered: dict[str, Delivery] = {}
         failed: list[Delivery] = []
+        sums: dict[str, Reply] = {}
         for attempt in range(self.config.retries + 1):
             nodes = [name for name in self.fleet.nodes() if name not in answered]
-            for one in self._ask("train", number, nodes):
+            found = self._collect(number, nodes)
+            sums |= found.sums
+            for one in found.deliveries:
                 if one.reply is None:
                     failed.append(one)
                     self.log("left out", round=number, node=one.node, problem=one.problem)
                 else:
                     answered[one.node] = one
-            users = sum(int(_reply(one).arrays[USERS]) for one in answered.values())
+            users = sum(int(one.arrays[USERS]) for one in sums.values())
             waiting = [name for name in self.fleet.nodes() if name not in answered]
             if answered and (users >= self.config.min_clients or not waiting):
                 break
             if attempt == self.config.retries:
                 raise InputError(self._gone(number, len(answered), users, failed))
         ordered = [answered[name] for name in sorted(answered)]
-        parts = [self._sums(_reply(one)) for one in ordered]
-        losses = [float(_reply(one).arrays[LOSS]) for one in ordered if LOSS in _reply(one).arrays]
-        total = aggregate(parts, self.config.robust)
-        told = losses and total.users
-        return [*ordered, *failed], total, math.fsum(losses) / total.users if told else None
+        return [*ordered, *failed], [sums[name] for name in sorted(sums)]
+
+    def _collect(self, number: int, nodes: list[str]) -> Collected:
+        """Sums of each node, or of groups where they are secure."""
+        if self.secure is not None:
+            return self.secure.collect(number, nodes, self.now.state)
+        deliveries = self._ask("train", number, nodes)
+        return Collected(
+            deliveries, {one.node: one.reply for one in deliveries if one.reply is not None}
+        )
 
     def _ask(self, kind: Kind, number: int, nodes: list[str]) -> list[Delivery]:
-        """Orders to nodes; replies that are not as declared become problems."""
-        whole = self.method.to_send(self.now.state, number)
-        check(whole, self.method.down(), f"server, round {number}")
-        kept = {one.name for one in self.method.down() if one.kept}
-        prints = {name: _fingerprint(whole[name]) for name in kept}
-        orders: dict[frozenset[str], Order] = {}
-        asked = {}
-        for node in nodes:
-            has = self.held.get(node, {})
-            absent = frozenset(name for name in kept if has.get(name) == prints[name])
-            if absent not in orders:
-                arrays = {name: array for name, array in whole.items() if name not in absent}
-                orders[absent] = Order(kind, number, PROTOCOL, self.config.clients, arrays)
-            asked[node] = orders[absent]
-            self.held[node] = dict(prints)
-        declared = going_up(self.method, kind)
-        checked = []
-        for one in self.fleet.ask(asked, self.config.wait):
-            try:
-                if one.reply is not None:
-                    place = f"{one.node}, round {number}"
-                    check_protocol(one.reply, place)
-                    if (one.reply.kind, one.reply.round) != (kind, number):
-                        raise InputError(f"{place}: a reply to round {one.reply.round} came late.")
-                    check(one.reply.arrays, declared, place)
-                    restored = self._restored(one.reply, place)
-                    if kind == "train":
-                        check_counts(self.method, restored, place)
-                    one = one._replace(reply=restored)
-            except InputError as error:
-                one = one._replace(reply=None, problem=str(error))
-            if one.reply is None:
-                self.held.pop(one.node, None)  # it may have lost what it kept, or never got it
-            checked.append(one)
-        return checked
-
-    def _restored(self, reply: Reply, place: str) -> Reply:
-        """With numbers again where bytes came."""
-        up = self.method.up()
-        if reply.kind != "train" or self.config.upload == "float32":
-            return reply
-        sums = from_bytes(reply.arrays, up)
-        check(sums, up, place)
-        return reply._replace(arrays={**reply.arrays, **sums})
+        orders = self.asking.orders(kind, number, nodes, self.now.state)
+        return self.asking.ask(orders, dict.fromkeys(orders, going_up(self.method, kind)))
 
     def _sums(self, reply: Reply) -> Sums:
         arrays = {one.name: reply.arrays[one.name] for one in self.method.up()}
@@ -291,7 +262,9 @@ class Server:
             for name in MEASURED
         }
 
-    def _per_client(self, deliveries: list[Delivery], users: int) -> tuple[float, float]:
+    def _per_client(
+        self, deliveries: list[Delivery], replies: list[Reply], users: int
+    ) -> tuple[float, float]:
         """Bytes down and up of a client: those of a node of one user in its place.
 
         A message of a node has the arrays of one user's, so its bytes are the same. What is kept
@@ -301,12 +274,14 @@ class Server:
         if not answered:
             return 0.0, 0.0
         kept = {one.name: one.bytes for one in self.method.down() if one.kept}
-        whole = self.method.to_send(self.now.state, self.now.next_round)
+        number = self.now.next_round
+        whole = self.method.to_send(self.now.state, number)
         arrays = {name: array for name, array in whole.items() if name not in kept}
-        order = Order("train", self.now.next_round, PROTOCOL, self.config.clients, arrays)
-        down = float(self.fleet.size(order))
+        besides, others = self.secure.added() if self.secure else ({}, [])
+        order = Order("train", number, PROTOCOL, self.config.clients, arrays | besides)
+        down = float(sum(self.fleet.size(one) for one in (order, *others)))
         for name, size in kept.items():
-            new = sum(int(_reply(one).arrays[f"count/new/{name}"]) for one in answered)
+            new = sum(int(one.arrays[f"count/new/{name}"]) for one in replies)
             down += size * new / max(users, 1)
         return down, float(max(one.up for one in answered))
 
@@ -376,23 +351,12 @@ def _model(state: Arrays) -> Arrays:
     return {name: array for name, array in state.items() if not name.startswith("server/")}
 
 
-def _reply(delivery: Delivery) -> Reply:
-    assert delivery.reply is not None
-    return delivery.reply
-
-
 def _problems(deliveries: list[Delivery]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for one in deliveries:
         if one.reply is None:
             counts[one.problem] = counts.get(one.problem, 0) + 1
     return counts
-
-
-def _fingerprint(array: np.ndarray) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _note(done: Round, metric: str) -> str:

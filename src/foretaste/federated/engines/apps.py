@@ -72,6 +72,18 @@ def make_client_app(folder: Path | None = None) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         return answer(message, context, "train", folder)
 
+    @app.train("keys")
+    def train_keys(message: Message, context: Context) -> Message:
+        return answer(message, context, "train.keys", folder)
+
+    @app.train("shares")
+    def train_shares(message: Message, context: Context) -> Message:
+        return answer(message, context, "train.shares", folder)
+
+    @app.train("unmask")
+    def train_unmask(message: Message, context: Context) -> Message:
+        return answer(message, context, "train.unmask", folder)
+
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         return answer(message, context, "evaluate", folder)
@@ -151,7 +163,8 @@ def _dealt_node(place: str, number: int) -> Node:
 def _own_node(place: str, log: str, state: str | None) -> Node:
     method = _method(place)
     kept = bool(method.personal()) or any(one.kept for one in method.down())
-    if state is None and (kept or method.config.privacy.noise):
+    config = method.config
+    if state is None and (kept or config.privacy.noise or config.secure.on):
         raise InputError(
             f"{method.name} keeps files on the device: --node-config '... state=\"FOLDER\"'."
         )

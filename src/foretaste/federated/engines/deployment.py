@@ -23,6 +23,7 @@ from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.federated.core.server import Progressed, Server
+from foretaste.federated.core.travelling import EXCHANGES
 from foretaste.federated.engines.flower import require_flower
 from foretaste.federated.engines.simulation import ended, flower_settings
 from foretaste.federated.gathering import node_count
@@ -149,7 +150,8 @@ def _watch(
 ) -> None:
     """Until the last round is done, the server stopped, or nothing has happened for too long."""
     config = plan.config
-    patience = config.wait * (config.retries + 1) + START
+    exchanges = len(EXCHANGES) if config.secure.on else 1
+    patience = config.wait * exchanges * (config.retries + 1) + START
     begin, seen = time.monotonic(), -1
     with progress.task("federating", config.rounds) as task:
         while True:

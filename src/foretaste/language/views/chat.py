@@ -11,10 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from foretaste.data.catalog import Catalog
 from foretaste.language.views import prompts
 from foretaste.language.views.binding import Binder
-from foretaste.language.views.chat_endpoint import ChatEndpointConfig
+from foretaste.language.views.chat_endpoint import ChatEndpointConfig, Unanswered
 from foretaste.language.views.drawn import swapped_places
 from foretaste.language.views.local_model import LocalModelConfig
-from foretaste.language.views.views import Request, View, Views, exchanged, follows, generator
+from foretaste.language.views.views import (
+    Request,
+    Unfinished,
+    View,
+    Views,
+    exchanged,
+    follows,
+    generator,
+)
 from foretaste.progress import Progress, Silent
 
 
@@ -29,8 +37,12 @@ class ChatModel(Protocol):
     identity: str
     batch: int
 
-    def answers(self, prompts: Sequence[str]) -> list[str]:
-        """An answer to every prompt, in order; any text at all."""
+    def answers(self, prompts: Sequence[str]) -> Sequence[str | None]:
+        """An answer to every prompt, in order; any text at all, None where it is refused.
+
+        Raises:
+            Unanswered: when the model stops answering.
+        """
         ...
 
 
@@ -88,21 +100,35 @@ class ChatViews:
         self.identity = f"chat {model.identity} {told}"
 
     def make(self, request: Request, progress: Progress | None = None) -> Views:
-        """See ``ViewMaker``. Titles that match nothing, or the history itself, are dropped."""
+        """See ``ViewMaker``. Titles that match nothing, or the history itself, are dropped.
+
+        Raises:
+            Unfinished: when the model stops answering.
+        """
         rows = zip(request.histories, request.seeds, strict=True)
         asked = [self._asked(history, generator(seed)) for history, seed in rows]
         lines = [prompt for one in asked for prompt in one.prompts]
-        answers: list[str] = []
+        answers: dict[int, str | None] = {}
+        failure = None
         with (progress or Silent()).task("asking the language model", len(lines)) as task:
             for first in range(0, len(lines), self.model.batch):
                 some = lines[first : first + self.model.batch]
-                answers += self.model.answers(some)
+                try:
+                    came = dict(enumerate(self.model.answers(some)))
+                except Unanswered as error:
+                    came, failure = error.answers, error
+                answers |= {first + place: answer for place, answer in came.items()}
+                if failure is not None:
+                    break
                 task.advance(len(some))
-        found = [
-            self._view(history, one.places, answers[3 * place : 3 * place + 3])
-            for place, (history, one) in enumerate(zip(request.histories, asked, strict=True))
-        ]
-        return Views.joined(found)
+        found = {}
+        for row, (history, one) in enumerate(zip(request.histories, asked, strict=True)):
+            three = range(3 * row, 3 * row + 3)
+            if all(place in answers for place in three):
+                found[row] = self._view(history, one.places, [answers[place] for place in three])
+        if failure is not None:
+            raise Unfinished(str(failure), found) from failure
+        return Views.joined(list(found.values()))
 
     def _asked(self, history: np.ndarray, rng: np.random.Generator) -> _Asked:
         config, titles = self.config, self.catalog.titles
@@ -118,8 +144,10 @@ class ChatViews:
             places,
         )
 
-    def _view(self, history: np.ndarray, places: np.ndarray, answers: Sequence[str]) -> Views:
-        future, like, other = (prompts.listed(answer) for answer in answers)
+    def _view(
+        self, history: np.ndarray, places: np.ndarray, answers: Sequence[str | None]
+    ) -> Views:
+        future, like, other = (prompts.listed(answer or "") for answer in answers)
         seen = set(history.tolist())
         bound = [
             [(number, self.binder.item(text)) for number, text in lines]
@@ -140,4 +168,5 @@ class ChatViews:
             np.array(against[: 2 * self.config.other], np.int32),
         )
         lines = [item for part in bound for _, item in part]
-        return Views([view], len(lines), sum(item is None for item in lines))
+        refused = (0,) if None in answers else ()
+        return Views([view], len(lines), sum(item is None for item in lines), refused)

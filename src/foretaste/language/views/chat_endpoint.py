@@ -5,17 +5,19 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from foretaste.errors import InputError
-from foretaste.language.asking import Asker
+from foretaste.language.asking import Asker, EndpointError, Refused
 
 LARGEST_ANSWER = 8
 """Megabytes of one answer."""
+
+FIRST_REFUSED = 24
+"""Prompts that may be refused before one was answered: beyond, it is not the prompts."""
 
 
 class ChatEndpointConfig(BaseModel):
@@ -63,6 +65,15 @@ class ChatEndpointConfig(BaseModel):
         return self
 
 
+class Unanswered(EndpointError):
+    """An endpoint that did not answer all prompts; ``answers`` by place are those that came."""
+
+    def __init__(self, message: str, answers: dict[int, str | None]) -> None:
+        """``answers``: None where the prompt was refused."""
+        super().__init__(message)
+        self.answers = answers
+
+
 class ChatEndpoint:
     """An endpoint that is asked prompt by prompt, a few at a time, at temperature 0."""
 
@@ -79,15 +90,39 @@ class ChatEndpoint:
             pause=pause,
             proxies=config.elsewhere,
         )
+        self._answered, self._refused = False, 0
 
-    def answers(self, prompts: Sequence[str]) -> list[str]:
-        """An answer to every prompt.
+    def answers(self, prompts: Sequence[str]) -> list[str | None]:
+        """An answer to every prompt; None where the endpoint refuses it (too long, say).
 
         Raises:
-            InputError: when the endpoint cannot be reached, refuses, or answers something else.
+            Unanswered: when the endpoint cannot be reached, answers something else, or refuses
+                the key, the model, or all of the first ``FIRST_REFUSED`` prompts.
         """
+        came: dict[int, str | None] = {}
+        failure: EndpointError | None = None
+        refusal: Refused | None = None
         with ThreadPoolExecutor(self.config.batch) as threads:
-            return list(threads.map(self._answer, prompts))
+            asked = [threads.submit(self._answer, prompt) for prompt in prompts]
+            try:
+                for place, answer in enumerate(asked):
+                    try:
+                        came[place] = answer.result()
+                    except Refused as error:
+                        came[place], refusal = None, error
+                        self._refused += 1
+                    except CancelledError:
+                        continue
+                    except EndpointError as error:
+                        failure = failure or error
+                        _cancel(asked)
+            finally:  # of any other exception too, or it would wait for answers to all prompts
+                _cancel(asked)
+        if refusal is not None and not self._answered and self._refused >= FIRST_REFUSED:
+            failure = failure or EndpointError(f"{refusal} Not one prompt was answered.")
+        if failure is not None:
+            raise Unanswered(str(failure), came) from failure
+        return list(came.values())
 
     def _answer(self, prompt: str) -> str:
         asked: dict[str, Any] = {
@@ -100,12 +135,17 @@ class ChatEndpoint:
         try:
             text = json.loads(content)["choices"][0]["message"]["content"]
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(
+            raise EndpointError(
                 f"{self.config.url}: the answer is not that of a chat endpoint "
-                f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Check the "
-                "address."
+                f"({type(error).__name__}). Check the address."
             ) from error
+        self._answered = True
         return text if isinstance(text, str) else ""  # a refusal may have no content
+
+
+def _cancel(asked: Sequence[Future[str]]) -> None:
+    for one in asked:
+        one.cancel()
 
 
 def is_here(url: str) -> bool:

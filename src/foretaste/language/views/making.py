@@ -27,7 +27,7 @@ from foretaste.language.views.neighbours import (
 )
 from foretaste.language.views.store import ViewStore, key_of, print_of
 from foretaste.language.views.table import TableConfig, TableViews
-from foretaste.language.views.views import Request, ViewMaker, Views
+from foretaste.language.views.views import Request, Unfinished, ViewMaker, Views
 from foretaste.progress import Progress, Silent
 
 ViewsConfig = Annotated[
@@ -92,18 +92,23 @@ class ViewBook:
     def __init__(self, maker: ViewMaker, catalog: Catalog, store: ViewStore | None = None) -> None:
         """``store`` None keeps views in memory."""
         self.maker, self.store = maker, store or ViewStore()
-        self._made_by = (print_of(catalog), maker.identity)
+        self._made_by, self._items = (print_of(catalog), maker.identity), len(catalog)
 
     def views(self, request: Request, progress: Progress | None = None) -> Views:
         """Views of every history, kept when the maker's views last.
 
         Kept views are made from a seed of the history's own, so that they do not depend on when
-        they were first asked for.
+        they were first asked for. Those of which a prompt was refused are not kept.
+
+        Raises:
+            Unfinished: when a language model stops answering; with all views that are known,
+                which are kept.
+            InputError: as of the maker.
         """
         if not self.maker.lasting:
             return self.maker.make(request, progress)
         keys = [key_of(history, *self._made_by) for history in request.histories]
-        known = self.store.get(sorted(set(keys)))
+        known = self.store.get(sorted(set(keys)), self._items)
         first: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if key not in known:
@@ -116,13 +121,35 @@ class ViewBook:
                 rows = np.array([first[key] for key in some], np.int64)
                 seeds = np.array([int.from_bytes(key[:8], "little") for key in some], np.uint64)
                 asked = Request(request.histories.take(rows), seeds, request.vectors)
-                made = self.maker.make(asked)  # one bar at a time
-                new = {key: Views([row]) for key, row in zip(some, made.rows, strict=True)}
-                if some:  # what was asked for in this batch is counted with its first history
-                    new[some[0]] = Views(new[some[0]].rows, made.asked, made.unmatched)
-                self.store.put(new)
-                known |= new
-                task.advance(len(some), f"{made.asked - made.unmatched} of {made.asked} titles")
-        rows_of = [known[key].rows[0] for key in keys]
+                try:
+                    made = self.maker.make(asked)  # one bar at a time
+                except Unfinished as error:
+                    self._keep({some[row]: one for row, one in error.made.items()}, known)
+                    rest = {row: known[key] for row, key in enumerate(keys) if key in known}
+                    raise Unfinished(str(error), rest) from error
+                self._keep(dict(zip(some, _single(made), strict=True)), known)
+                note = f"{made.asked - made.unmatched} of {made.asked} titles"
+                refused = f", {len(made.refused)} refused" if made.refused else ""
+                task.advance(len(some), note + refused)
         each = [known[key] for key in dict.fromkeys(keys)]
-        return Views(rows_of, sum(one.asked for one in each), sum(one.unmatched for one in each))
+        return Views(
+            [known[key].rows[0] for key in keys],
+            sum(one.asked for one in each),
+            sum(one.unmatched for one in each),
+            tuple(row for row, key in enumerate(keys) if known[key].refused),
+        )
+
+    def _keep(self, made: dict[bytes, Views], known: dict[bytes, Views]) -> None:
+        """Remember views of one history each for this call, and for good if nothing is missing."""
+        known |= made
+        self.store.put({key: one for key, one in made.items() if not one.refused})
+
+
+def _single(made: Views) -> list[Views]:
+    """One by one. What was asked for together is counted with the first that is kept."""
+    refused = set(made.refused)
+    found = [Views([row], refused=(0,) * (at in refused)) for at, row in enumerate(made.rows)]
+    if found:
+        first = next((at for at, one in enumerate(found) if not one.refused), 0)
+        found[first] = found[first]._replace(asked=made.asked, unmatched=made.unmatched)
+    return found

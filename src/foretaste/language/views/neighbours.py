@@ -21,7 +21,15 @@ from foretaste.language.embed import TextConfig, embed
 from foretaste.language.texts import item_texts
 from foretaste.language.tfidf import TfidfConfig
 from foretaste.language.views.drawn import swapped_places
-from foretaste.language.views.views import Request, View, Views, exchanged, follows, generator
+from foretaste.language.views.views import (
+    Request,
+    View,
+    Views,
+    exchanged,
+    follows,
+    generator,
+    no_view,
+)
 from foretaste.progress import Progress
 
 DECAY = 0.8
@@ -93,8 +101,7 @@ class VectorViews(ABC):
         allowed[history] = False
         taste = heard(vectors, history, config.newest)
         if not allowed.any() or not taste.any():
-            empty = np.empty(0, np.int32)
-            return View(empty, empty, empty)
+            return no_view()
         more = continued(vectors, taste, allowed, config.more)
         swaps = self._swaps(vectors, history, allowed, rng)
         other = farthest(vectors, taste, allowed, config.far)

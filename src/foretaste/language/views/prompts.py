@@ -16,6 +16,9 @@ MOST_LINES = 20
 _NUMBER = re.compile(r"^\s*(?:[#*>\-\u2022]+\s*)*\(?(\d{1,2})\s*[.):\]]\s*(.*)$")
 _BULLET = re.compile(r"^\s*[#*>\-\u2022]+\s*(.*)$")
 _AFTER = re.compile(r"\s+(?:[-\u2013\u2014]|by|because|:)\s+.*$")
+_HARMLESS = str.maketrans("<>[]", "\u2039\u203a()")
+"""Tokens of chats are in such brackets: ``<|im_end|>``, ``</s>``, ``<<SYS>>``, ``[INST]``."""
+
 _QUOTES = "\"'`*_\u201c\u201d\u2018\u2019 \t"
 
 
@@ -27,8 +30,7 @@ def shown(title: str) -> str:
     """
     plain = "".join(letter if letter.isprintable() else " " for letter in title)
     plain = YEAR.sub("", plain) or plain
-    plain = re.sub(r"<\s*[|/]|[|/]\s*>|\[/?INST\]", " ", plain)
-    return " ".join(plain.split())[:LONGEST_TITLE]
+    return " ".join(plain.translate(_HARMLESS).split())[:LONGEST_TITLE]
 
 
 def numbered(titles: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -46,8 +47,15 @@ class ViewStore:
                 f"CREATE TABLE IF NOT EXISTS views (key BLOB PRIMARY KEY, {_COLUMNS}) WITHOUT ROWID"
             )
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Views]:
-        """What is there, by key: views of one history each."""
+    def get(self, keys: Sequence[bytes], items: int) -> dict[bytes, Views]:
+        """What is there, by key: views of one history each.
+
+        A damaged row counts as not there: its views are made anew, and put in its place.
+
+        Args:
+            keys: as of ``key_of``.
+            items: size of the catalog.
+        """
         if self.path is None:
             return {key: self._memory[key] for key in keys if key in self._memory}
         found: dict[bytes, Views] = {}
@@ -57,8 +65,10 @@ class ViewStore:
                 marks = ",".join("?" * len(some))
                 question = f"SELECT * FROM views WHERE key IN ({marks})"
                 for key, *blobs, asked, unmatched in database.execute(question, some):
-                    view = View(*(np.frombuffer(blob, "<i4") for blob in blobs))
-                    found[key] = Views([view], asked, unmatched)
+                    rows = [_row(blob, items) for blob in blobs]
+                    three = [row for row in rows if row is not None]
+                    if len(three) == len(rows) and _is_count(asked) and _is_count(unmatched):
+                        found[key] = Views([View(*three)], asked, unmatched)
         return found
 
     def put(self, views: Mapping[bytes, Views]) -> None:
@@ -71,11 +81,28 @@ class ViewStore:
             self._memory |= views
             return
         rows = [
-            (key, *(np.asarray(one, "<i4").tobytes() for one in found.rows[0]), *found[1:])
+            (
+                key,
+                *(np.asarray(one, "<i4").tobytes() for one in found.rows[0]),
+                found.asked,
+                found.unmatched,
+            )
             for key, found in views.items()
         ]
         with transaction(self.path, "store of views") as database:
             database.executemany("INSERT OR REPLACE INTO views VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+
+def _row(blob: Any, items: int) -> np.ndarray | None:
+    """Items of one view; None if the bytes are none of this catalog."""
+    if not isinstance(blob, bytes) or len(blob) % 4:
+        return None
+    row = np.frombuffer(blob, "<i4")
+    return row if not len(row) or (row.min() >= 0 and row.max() < items) else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 def print_of(catalog: Catalog) -> str:

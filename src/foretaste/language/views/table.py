@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from foretaste.data.catalog import Catalog
 from foretaste.language.views.store import key_of, print_of, read_table
-from foretaste.language.views.views import Request, View, Views
+from foretaste.language.views.views import Request, View, Views, no_view
 from foretaste.progress import Progress
 
 
@@ -53,8 +53,7 @@ class TableViews:
     def make(self, request: Request, progress: Progress | None = None) -> Views:
         """See ``ViewMaker``."""
         del progress
-        empty = np.empty(0, np.int32)
-        none = View(empty, empty, empty)
+        none = no_view()
         keys = [key_of(history, self.catalog) for history in request.histories]
         return Views([self.views.get(key, none) for key in keys])
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, Self
 import numpy as np
 
 from foretaste.data.sequences import Sequences
+from foretaste.errors import InputError
 from foretaste.progress import Progress
 
 KINDS = ("future", "rephrasing", "counterfactual")
@@ -34,11 +35,14 @@ class Views(NamedTuple):
         rows: one for each history, in its order.
         asked: titles that a language model gave.
         unmatched: those of them that are no title of the catalog, and were dropped.
+        refused: rows of which the language model refused a prompt; the view it was to make is
+            empty, and another time it may not be.
     """
 
     rows: list[View]
     asked: int = 0
     unmatched: int = 0
+    refused: tuple[int, ...] = ()
 
     def sequences(self) -> tuple[Sequences, Sequences, Sequences]:
         """The three kinds, in the order of ``KINDS``, ``C`` rows each."""
@@ -48,8 +52,22 @@ class Views(NamedTuple):
     @classmethod
     def joined(cls, parts: Sequence[Views]) -> Self:
         """One after another."""
-        rows = [row for part in parts for row in part.rows]
-        return cls(rows, sum(one.asked for one in parts), sum(one.unmatched for one in parts))
+        rows: list[View] = []
+        refused: list[int] = []
+        for part in parts:
+            refused += [len(rows) + row for row in part.refused]
+            rows += part.rows
+        asked = sum(one.asked for one in parts)
+        return cls(rows, asked, sum(one.unmatched for one in parts), tuple(refused))
+
+
+class Unfinished(InputError):
+    """A maker whose language model fails half-way; ``made`` are the views of the rows before."""
+
+    def __init__(self, message: str, made: dict[int, Views]) -> None:
+        """``made``: by row of the request, views of one history each."""
+        super().__init__(message)
+        self.made = made
 
 
 class Request(NamedTuple):
@@ -86,9 +104,16 @@ class ViewMaker(Protocol):
         """Views of every history.
 
         Raises:
+            Unfinished: when a language model stops answering.
             InputError: when the maker lacks what it needs (a language model, titles, vectors).
         """
         ...
+
+
+def no_view() -> View:
+    """None of the three."""
+    empty = np.empty(0, np.int32)
+    return View(empty, empty, empty)
 
 
 def follows(history: np.ndarray, more: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from foretaste.metrics import parse_metric
 
 
 class TrainConfig(BaseModel):
@@ -43,3 +45,8 @@ class TrainConfig(BaseModel):
     warmup_steps: int = Field(default=100, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        parse_metric(self.metric)
+        return self

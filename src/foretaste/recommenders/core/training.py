@@ -278,6 +278,8 @@ def _fabric(run: RunContext) -> Fabric:
     accelerated = run.device in ("auto", "cuda") and torch.cuda.is_available()
     if run.device == "cuda" and not accelerated:
         raise InputError("--device cuda: no CUDA device is here. Choose cpu or auto.")
+    if run.device == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: no Apple GPU is here. Choose cpu or auto.")
     mixed = run.precision == "bf16" or (run.precision == "auto" and accelerated)
     several = run.devices * run.nodes > 1
     return Fabric(

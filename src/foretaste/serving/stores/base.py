@@ -27,7 +27,14 @@ LOG_RECORD = np.dtype([("item", "<u4"), ("time", "<i8")])  # 12 bytes, packed
 
 
 class StoreError(Exception):
-    """The store cannot be reached, or answers nonsense. The message is one line and names it."""
+    """The store did not do what was asked. The message is one line and names it."""
+
+
+class StoreDown(StoreError):
+    """The store cannot be reached, or gave no answer in time: the next call would fare no better.
+
+    Any other ``StoreError`` comes from a store that answers: it is full, say, and still reads.
+    """
 
 
 class Event(NamedTuple):
@@ -123,8 +130,8 @@ class UserStore(ABC):
     """A log and states per user. Calls take many users at once and are safe from several threads.
 
     Ids of users and items are any text up to 512 bytes of UTF-8. All methods raise `StoreError`
-    when the store cannot be reached (the next call tries again by itself) and InputError for
-    arguments that no store could take.
+    when the store does not do it (`StoreDown` when it cannot be reached; the next call tries again
+    by itself) and InputError for arguments that no store could take.
 
     Args:
         ttl: seconds after its last change for which a state is kept; None keeps it.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from foretaste.errors import InputError, MissingExtraError
-from foretaste.serving.stores.base import StoreError
+from foretaste.serving.stores.base import StoreDown, StoreError
 
 Answer = TypeVar("Answer")
 
@@ -101,7 +101,7 @@ class Environment:
         self._environment: Any = None
         path = Path(folder).expanduser()
         _make(path, self.name)
-        with self._told():
+        with self._told(StoreDown):
             self._environment = lmdb.open(
                 os.fspath(path),
                 map_size=map_size,
@@ -125,13 +125,13 @@ class Environment:
     def read(self, ask: Callable[[Any], Answer]) -> Answer:
         """What ``ask`` makes of a transaction on one snapshot; its buffers end with the call."""
         while True:
-            with self._told(), self._gate:
+            with self._told(StoreDown), self._gate:
                 try:
                     with self._open().begin(buffers=True) as transaction:
                         return ask(transaction)
                 except self._lmdb.MapResizedError:
                     pass  # by another process
-            with self._told(), self._turn, self._gate.alone():
+            with self._told(StoreDown), self._turn, self._gate.alone():
                 self._open().set_mapsize(0)
 
     def write(self, change: Callable[[Any], Answer]) -> Answer:
@@ -149,14 +149,14 @@ class Environment:
                     group, self._queue = self._queue, []
                 self._settle(group)
         if mine.error is not None:
-            raise StoreError(str(mine.error)) from mine.error
+            raise type(mine.error)(str(mine.error)) from mine.error
         return mine.answer  # type: ignore[return-value]
 
     def _settle(self, group: list[_Waiting[Any]]) -> None:
         """Commit a group; if that fails, everybody in it hears so."""
         failure = StoreError(f"{self.name}: interrupted while writing")
         try:
-            with self._told():
+            with self._told(StoreError, "cannot be written: "):
                 answers = self._commit(group)
             for one, answer in zip(group, answers, strict=True):
                 one.answer, one.done = answer, True
@@ -196,16 +196,16 @@ class Environment:
 
     def _open(self) -> Any:
         if self._environment is None:
-            raise StoreError(f"{self.name}: closed")
+            raise StoreDown(f"{self.name}: closed")
         return self._environment
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of LMDB as `StoreError`, with the place."""
+    def _told(self, kind: type[StoreError], what: str = "") -> Iterator[None]:
+        """Errors of LMDB as ``kind``, with the place. What cannot be written can still be read."""
         try:
             yield
         except self._lmdb.Error as error:
-            raise StoreError(f"{self.name}: {' '.join(str(error).split())}") from error
+            raise kind(f"{self.name}: {what}{' '.join(str(error).split())}") from error
 
 
 def _make(folder: Path, name: str) -> None:

@@ -26,6 +26,7 @@ from foretaste.serving.stores.base import (
     Admission,
     Extension,
     KeptState,
+    StoreDown,
     StoreError,
     StoreSize,
     UserLog,
@@ -89,6 +90,7 @@ class RedisStore(UserStore):
         port, database = parts.port or 6379, int(parts.path[1:] or 0)
         self.name = f"{parts.scheme}://{_bracketed(parts.hostname or '')}:{port}/{database}"
         self._errors = (redis.RedisError, OSError, ValueError)  # ValueError: what no Redis says
+        self._refusal = redis.ResponseError  # full, read-only, no disk for what it keeps
         self._late, self._timeout, self._rest_until = redis.TimeoutError, timeout, 0.0
         self._client = redis.Redis(
             host=parts.hostname or "",
@@ -279,19 +281,22 @@ class RedisStore(UserStore):
         return self._told(self._scripts[script], keys, given)
 
     def _told(self, ask: Any, *given: Any) -> Any:
-        """The server's answer; `StoreError` if there is none, or an error."""
+        """The server's answer; `StoreDown` if there is none, `StoreError` if it refuses."""
         if self._closed:
-            raise StoreError(f"{self.name}: closed")
+            raise StoreDown(f"{self.name}: closed")
         if time.monotonic() < self._rest_until:
-            raise StoreError(f"{self.name}: gave no answer in time, asked again soon")
+            raise StoreDown(f"{self.name}: gave no answer in time, asked again soon")
         try:
             return ask(*given)
         except self._late as error:
             # Left alone for a while: otherwise every request in turn would wait in vain.
             self._rest_until = time.monotonic() + self._timeout
-            raise StoreError(f"{self.name}: no answer within {self._timeout:g} s") from error
+            raise StoreDown(f"{self.name}: no answer within {self._timeout:g} s") from error
+        except self._refusal as error:
+            reason = " ".join(str(error).partition(" script: ")[0].split())
+            raise StoreError(f"{self.name}: refuses ({reason})") from error
         except self._errors as error:
-            raise StoreError(f"{self.name}: {' '.join(str(error).split())}") from error
+            raise StoreDown(f"{self.name}: {' '.join(str(error).split())}") from error
 
 
 def _parts(url: str) -> SplitResult:
