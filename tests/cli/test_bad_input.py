@@ -186,7 +186,9 @@ def test_runs_that_cannot_be_compared(foretaste, trained, log):
     assert foretaste("train", "--data", log, "--model", "ease", *split).code == 0
     assert "differ in their split" in one_line(foretaste("compare", "a", "b"))
     assert "two runs" in one_line(foretaste("compare", "a"))
-    assert "measured" in one_line(foretaste("compare", "a", "a", "--metric", "ndcg@99"))
+    assert "named twice" in one_line(foretaste("compare", "a", "a"))
+    shutil.copytree("a", "c")
+    assert "measured" in one_line(foretaste("compare", "a", "c", "--metric", "ndcg@99"))
 
 
 def test_a_run_is_never_written_over(foretaste, log, trained):
