@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -99,11 +101,16 @@ def test_a_file_of_a_later_version_is_refused(tmp_path) -> None:
         read_arrays(path)
 
 
-def test_what_was_there_stays_when_writing_fails(codes: Codes, tmp_path) -> None:
+def test_what_was_there_stays_when_writing_fails(codes: Codes, tmp_path, monkeypatch) -> None:
     path = tmp_path / "codes.safetensors"
     codes.save(path)
     before = path.read_bytes()
-    (tmp_path / "codes.safetensors.partial").mkdir()
-    with pytest.raises(WriteError, match="cannot write"):
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(WriteError, match="No space left"):
         codes.save(path)
     assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]

@@ -33,7 +33,7 @@ def ask(server: Server, host: str, line: str = "GET /v1/runs") -> bytes:
         "evil.example:8000",
         "127.0.0.1.evil.example",
         "localhost.evil.example",
-        "notlocalhost",
+        "not.localhost.example",
         "192.168.0.5",
         "0.0.0.0",
         "[::2]:80",
@@ -68,6 +68,7 @@ def test_a_page_of_elsewhere_sees_and_changes_nothing(server: Server, host: str)
     "host",
     [
         "localhost",
+        "foretaste:8000",
         "LOCALHOST:{port}",
         "localhost.",
         "app.localhost:1",

@@ -8,9 +8,13 @@ the service is then of the page's origin, so that the page may read, write and f
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 
 from foretaste.serving.settings import Settings
+
+LOCAL = re.compile(r"[a-z0-9_-]{1,63}", re.ASCII)
+"""A name without a dot."""
 
 
 def names_of_service(settings: Settings, token: str | None) -> frozenset[str] | None:
@@ -26,9 +30,13 @@ def names_of_service(settings: Settings, token: str | None) -> frozenset[str] | 
 
 
 def is_for_us(header: str, names: Collection[str]) -> bool:
-    """Whether a ``Host`` header holds one of ``names``, a loopback address or a localhost name."""
+    """Whether a ``Host`` header holds one of ``names``, a loopback address or a local name.
+
+    A name without a dot is local: ``localhost``, or what a service is called among containers. No
+    page of the internet has such a name.
+    """
     name = name_of(header)
-    if name in names or name == "localhost" or name.endswith(".localhost"):
+    if name in names or name.endswith(".localhost") or LOCAL.fullmatch(name):
         return True
     try:
         return ipaddress.ip_address(name).is_loopback
