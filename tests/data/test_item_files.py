@@ -80,3 +80,12 @@ def test_how_many_items_of_the_log_a_file_tells_of_is_noted(tmp_path):
         "tells of 1 of the log's 2 items" in note
         for note in read_interactions(log, items=part).notes
     )
+
+
+def test_a_column_is_read_by_its_exact_name(tmp_path):
+    """Polars takes ``^...$`` for a pattern of several columns."""
+    log = write(tmp_path / "log.csv", CSV)
+    path = write(tmp_path / "items.csv", "item_id,^title$,titles\n0104257,A,x\n0903624,B,y\n")
+    items = read_interactions(log, items=path).items
+    assert items is not None
+    assert items["title"].to_list() == ["A", "B"]

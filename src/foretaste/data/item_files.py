@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from foretaste.data import formats
 from foretaste.data.columns import ITEM_NAMES, words
@@ -150,7 +151,7 @@ def _read_table(table: Table, *, token_seq: bool) -> pl.DataFrame:
     with plainly(table.place):
         chosen = {"item_id": item, "title": title, "categories": categories, "text": text}
         frame = table.rows.select(
-            pl.col(name).alias(role) for role, name in chosen.items() if name
+            cs.by_name(name).as_expr().alias(role) for role, name in chosen.items() if name
         ).collect(engine="streaming")
     require_rows(frame, table.place)
     if categories:
