@@ -99,3 +99,16 @@ def test_a_run_of_a_glob_can_be_opened_from_anywhere(log, tmp_path, monkeypatch)
     assert (
         load_dataset(section).fingerprint == load_dataset(DataSection(source=str(log))).fingerprint
     )
+
+
+def test_damaged_figures_of_a_finished_federation_are_made_again(log, tmp_path):
+    from foretaste.federated.plan import Plan
+    from foretaste.federated.running import federate, go_on
+
+    federated = {"rounds": 1, "engine": "local", "clients": 0.2, "local": {"epochs": 1}}
+    model = {"name": "sasrec", "dim": 8, "max_length": 6, "window": 4}
+    values = {"data": {"source": str(log)}, "model": model, "federated": federated}
+    run = federate(Plan.build(values), tmp_path / "run")
+    figures = run.metrics["test"]["metrics"]
+    (run.path / "metrics.json").write_text("{")
+    assert go_on(run.path).metrics["test"]["metrics"] == figures

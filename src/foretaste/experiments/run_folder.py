@@ -125,6 +125,16 @@ class RunFolder:
         """Whether the run came to its end."""
         return (self.path / "run.json").exists() and self.record.get("status") == "done"
 
+    @property
+    def measured(self) -> bool:
+        """Whether all figures can be read."""
+        try:
+            self.per_query("test")
+            _ = self.metrics, self.samples
+        except InputError:
+            return False
+        return True
+
     @cached_property
     def recipe(self) -> dict[str, Any]:
         """The recipe as nested tables."""

@@ -90,10 +90,7 @@ def resume(folder: Path | str, *, progress: Progress | None = None) -> RunFolder
 def _measured_again(run: RunFolder, progress: Progress | None) -> RunFolder:
     """A finished run with all its figures."""
     recommender = run.recommender()
-    try:
-        run.per_query("test")
-        _ = run.metrics, run.samples
-    except InputError:
+    if not run.measured:
         recipe, _, prepared = reopen(run)
         _measure(run, recommender, prepared, recipe, progress or Silent())
     return run

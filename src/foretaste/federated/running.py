@@ -25,8 +25,9 @@ from foretaste.experiments.describing import (
 from foretaste.experiments.evaluating import Evaluation
 from foretaste.experiments.loading import load_dataset, located
 from foretaste.experiments.machine import machine, peak_memory, versions
+from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import FORMAT, RunFolder
-from foretaste.experiments.running import evaluate_all, split_dataset, write_evaluations
+from foretaste.experiments.running import evaluate_all, reopen, split_dataset, write_evaluations
 from foretaste.federated.core.fleet import Fleet, LocalFleet
 from foretaste.federated.core.node import held_out
 from foretaste.federated.core.node_secret import FILE
@@ -118,6 +119,9 @@ def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
     run = RunFolder.open(folder)
     plan = Plan.open(run.path)
     if run.finished:
+        if not run.measured:
+            recipe, _, split = reopen(run)
+            _measure(run, run.recommender(), split, recipe, progress or Silent())
         return run
     dataset = load_dataset(plan.recipe.data)
     if run.record["data"]["fingerprint"] != dataset.fingerprint:
@@ -176,12 +180,7 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
     forget_secrets(run.path)  # no more noise will be drawn, and none can be taken back
     recommender = server.method.recommender(done.best)
     recommender.save(run.path)
-    evaluations = {
-        part: _without_popularity(one)
-        for part, one in evaluate_all(recommender, split, plan.recipe, progress).items()
-    }
-    write_evaluations(run, evaluations)
-    run.write("samples.json", sample_lists(recommender, split))
+    _measure(run, recommender, split, plan.recipe, progress)
     record = dict(run.record)
     record |= {
         "fit": _fit(done, plan),
@@ -193,6 +192,17 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
     run.write("run.json", record)
     run.log("done", seconds=record["wall_seconds"])
     return run
+
+
+def _measure(
+    run: RunFolder, recommender: Recommender, split: Split, recipe: Recipe, progress: Progress
+) -> None:
+    evaluations = {
+        part: _without_popularity(one)
+        for part, one in evaluate_all(recommender, split, recipe, progress).items()
+    }
+    write_evaluations(run, evaluations)
+    run.write("samples.json", sample_lists(recommender, split))
 
 
 def forget_secrets(folder: Path) -> None:
