@@ -139,16 +139,24 @@ def test_too_much_is_shed_and_what_was_accepted_is_finished(run_folder, tmp_path
         assert "Traceback" not in server.log.read_text()
 
 
-def test_what_takes_too_long_is_503(run_folder):
-    settings = Settings.build({"runs": ["x"], "store": "memory", "seconds": 1e-6})
+def test_what_takes_too_long_is_503(run_folder, monkeypatch):
+    settings = Settings.build({"runs": ["x"], "store": "memory", "seconds": 0.05})
     service = Service(settings, [load_run("ease", run_folder("ease"))], open_store("memory"))
-    app = build_app(service)
+    app, answered = build_app(service), threading.Event()
+    answer = service.engine.answer
+
+    def late(questions: list) -> list:
+        assert answered.wait(30)  # no answer before the client has been told that it is late
+        return answer(questions)
+
+    monkeypatch.setattr(service.engine, "answer", late)
 
     async def ask() -> tuple[httpx.Response, bytes]:
         transport = httpx.ASGITransport(app=app)
         client = httpx.AsyncClient(transport=transport, base_url="http://x")
         async with app.router.lifespan_context(app), client:
             response = await client.post("/v1/recommendations", json={"history": ["i01"]})
+            answered.set()
             return response, (await client.get("/metrics")).content
 
     response, figures = asyncio.run(ask())
