@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from kept import Kept, pack, unpack
 from peers.driving import write_table
 
 from foretaste.data.sequences import Sequences
@@ -193,47 +194,9 @@ def _last(rows: Sequences, count: int) -> Sequences:
     return rows.where(back <= count)
 
 
-class Kept:
-    """Figures of one arm on one data set, a file for each seed."""
-
-    def __init__(self, folder: Path, model: str, arm: Arm) -> None:
-        """Those that are there."""
-        self.folder, self.stem = folder, f"{model}-{arm.name.replace(' ', '_').replace(',', '')}"
-
-    def path(self, seed: int) -> Path:
-        """Of one seed."""
-        return self.folder / f"{self.stem}-{seed}.npz"
-
-    @property
-    def numbers(self) -> list[int]:
-        """The seeds of which there is something."""
-        names = [path.stem for path in self.folder.glob(f"{self.stem}-*.npz")]
-        return sorted(int(name.removeprefix(f"{self.stem}-")) for name in names)
-
-    def one(self, seed: int) -> dict[str, np.ndarray]:
-        """What was kept of one seed."""
-        with np.load(self.path(seed)) as kept:
-            return dict(kept)
-
-    @property
-    def seeds(self) -> list[dict[str, np.ndarray]]:
-        """All that was kept."""
-        return [self.one(seed) for seed in self.numbers]
-
-    def values(self, metric: str, seeds: set[int] | None = None) -> np.ndarray:
-        """Each user's mean over the seeds, or over some of them."""
-        chosen = self.numbers if seeds is None else sorted(seeds)
-        return np.mean([self.one(seed)[metric] for seed in chosen], axis=0)
-
-    def fact(self, name: str) -> float | None:
-        """The mean of a number over the seeds."""
-        known = [float(one[name]) for one in self.seeds if name in one]
-        return float(np.mean(known)) if known else None
-
-
 def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     """The table of one model on one data set; every arm against the full cache."""
-    known = {arm.name: Kept(runs / data, model, arm) for arm in ARMS}
+    known = {arm.name: Kept(runs / data, f"{model}-{arm.name}") for arm in ARMS}
     known = {name: kept for name, kept in known.items() if kept.seeds}
     if "full" not in known:
         return []
@@ -292,6 +255,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/collectivekv"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
+    archive = args.out.with_suffix(".zip")
+    unpack(archive, args.runs)
     for source in map(Path, args.data):
         source = source.resolve() if source.exists() else source
         section = DataSection(source=str(source), k_core=args.k_core)
@@ -300,14 +265,14 @@ def main() -> None:
         for seed in args.seeds:
             for arm in [ARMS[number] for number in args.arms]:
                 for model in args.models:
-                    kept = Kept(args.runs / source.stem, model, arm)
+                    kept = Kept(args.runs / source.stem, f"{model}-{arm.name}")
                     if kept.path(seed).exists():
                         continue
                     start = None
                     if arm.starts and model == "sasrec":
                         start = trained(model, source, prepared, seed, args.runs / source.stem)
                     found = measure(model, source, prepared, arm, seed, start)
-                    np.savez(kept.path(seed), **found)
+                    kept.save(seed, found)
                     told = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
                     print(
                         source.stem,
@@ -318,6 +283,7 @@ def main() -> None:
                         told,
                         flush=True,
                     )
+    pack(args.runs, archive)
     folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
     rows = [row for data in folders for model in OWN for row in rows_of(data, model, args.runs)]
     about = (

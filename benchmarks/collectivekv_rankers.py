@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from collectivekv import ARMS, Arm, Kept
+from collectivekv import ARMS, Arm
+from kept import Kept, pack, unpack
 from peers.driving import write_table
 
 from foretaste.data.clicks import ClickTask, rated_clicks, sampled_clicks
@@ -251,7 +252,7 @@ def against(task: ClickTask, arm: Kept, full: Kept) -> tuple[str, str, str, floa
 
 def rows_of(source: Source, model: str) -> list[dict[str, Any]]:
     """The table of one ranker on one data set; every arm against the full cache of its kind."""
-    known = {arm.name: Kept(source.folder, model, arm) for arm in EVERY}
+    known = {arm.name: Kept(source.folder, f"{model}-{arm.name}") for arm in EVERY}
     known = {name: kept for name, kept in known.items() if kept.seeds}
     starts = {arm.name: arm.starts for arm in EVERY}
     others = [name for name in known if name not in ("full", FULL.name)]
@@ -325,7 +326,9 @@ def by_number(source: Source, model: str, rows: list[dict], full: Kept) -> dict[
 
 def missing(source: Source, model: str, arms: list[Arm], seed: int) -> list[Arm]:
     """The arms that are not kept yet, after the one that others start from."""
-    left = [arm for arm in arms if not Kept(source.folder, model, arm).path(seed).exists()]
+    left = [
+        arm for arm in arms if not Kept(source.folder, f"{model}-{arm.name}").path(seed).exists()
+    ]
     started = (source.folder / f"{model}-start-{seed}" / "model.json").exists()
     if any(arm.starts for arm in left) and not started:
         left = [FULL, *(arm for arm in left if arm is not FULL)]
@@ -342,6 +345,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/collectivekv-rankers"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
+    archive = args.out.with_suffix(".zip")
+    unpack(archive, args.runs)
     arms = [arm for arm in EVERY if not args.arms or arm.name in args.arms]
     sources = [load(asked, args.runs) for asked in args.data]
     for source in sources:
@@ -350,10 +355,11 @@ def main() -> None:
             for model in args.models:
                 for arm in missing(source, model, arms, seed):
                     found = measure(model, source, arm, seed)
-                    np.savez(Kept(source.folder, model, arm).path(seed), **found)
+                    Kept(source.folder, f"{model}-{arm.name}").save(seed, found)
                     told = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
                     area = auc(source.task.test.labels, found["test"])
                     print(source.name, model, arm.name, seed, f"{area:.4f}", told, flush=True)
+    pack(args.runs, archive)
     rows = [row for source in sources for model in args.models for row in rows_of(source, model)]
     about = (
         f"Width {DIM}, one layer, {SHARED['heads']} heads, the last {SHARED['max_length']} events; "

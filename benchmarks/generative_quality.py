@@ -10,8 +10,8 @@ All networks have the same width, blocks, dropout, batches and early stopping on
 tries the same learning rates with the first seed, and keeps the one that validation likes best.
 Codes are made once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is
 asked with every number of warm-up slots. Figures of every question are kept in ``--runs``, one file
-for each arm and seed, so that the script goes on where it was stopped; differences are paired by
-question, each question's mean over the seeds.
+for each arm and seed, and packed beside the table, so that the script goes on where it was stopped;
+differences are paired by question, each question's mean over the seeds.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from amazon18 import published_split
+from kept import Kept, pack, unpack
 from peers.driving import write_table
 
 from foretaste.codes.tokenizer import FitContext
@@ -160,41 +161,13 @@ def fit(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace) 
     return models[int(np.argmax(values))]
 
 
-class Kept:
-    """Figures of one arm on one set, a file for each seed."""
-
-    def __init__(self, runs: Path, data: str, name: str) -> None:
-        """Those that are there."""
-        self.folder, self.stem = runs / data, name.replace(" ", "_").replace(",", "")
-
-    def path(self, seed: int) -> Path:
-        """Of one seed."""
-        return self.folder / f"{self.stem}-{seed}.npz"
-
-    @property
-    def numbers(self) -> set[int]:
-        """The seeds that were measured."""
-        paths = self.folder.glob(f"{self.stem}-?.npz")
-        return {int(path.stem.rpartition("-")[2]) for path in paths}
-
-    @property
-    def seeds(self) -> list[dict[str, np.ndarray]]:
-        """All that was kept."""
-        return [dict(np.load(self.path(seed))) for seed in sorted(self.numbers)]
-
-    def values(self, metric: str, seeds: set[int] | None = None) -> np.ndarray:
-        """Each question's mean over the seeds, or over some of them."""
-        chosen = sorted(self.numbers if seeds is None else seeds)
-        return np.mean([np.load(self.path(seed))[metric] for seed in chosen], axis=0)
-
-
 def rate_of(arm: Arm, data: Data, args: argparse.Namespace) -> float:
     """The learning rate that is best on validation, with the first seed."""
     if arm.model in FIXED:
         return 0.0
     found = {}
     for rate in args.rates:
-        kept = Kept(args.runs / "rates", f"{data.name}-{rate}", arm.name)
+        kept = Kept(args.runs / "rates" / f"{data.name}-{rate}", arm.name)
         if not kept.path(0).exists():
             measure(arm, data, 0, rate, args, kept.folder)
         found[rate] = float(np.load(kept.path(0))["valid"])
@@ -223,9 +196,7 @@ def measure(
         answers = rank_queries(model, data.split.test, METRICS, exclude=data.exclude)
         found["ask_seconds"] = time.process_time() - begin
         found |= {metric: answers.metrics[metric] for metric in METRICS}
-        kept = Kept(folder.parent, folder.name, arm.name + suffix)
-        kept.folder.mkdir(parents=True, exist_ok=True)
-        np.savez(kept.path(seed), **found)
+        Kept(folder, arm.name + suffix).save(seed, found)
         print(
             f"{folder.name} {arm.name}{suffix} {seed} rate {rate} valid {found['valid']:.4f}",
             f"fit {found['fit_seconds']:.0f} s, ask {found['ask_seconds']:.1f} s",
@@ -236,7 +207,7 @@ def measure(
 def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
     """See that the figures of an arm and a seed are there; those of the first were made to tune."""
     folder = args.runs / data.name
-    if Kept(args.runs, data.name, arm.name).path(seed).exists() or (arm.model in FIXED and seed):
+    if Kept(folder, arm.name).path(seed).exists() or (arm.model in FIXED and seed):
         return
     rate = rate_of(arm, data, args)
     if seed or arm.model in FIXED:
@@ -244,7 +215,7 @@ def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     tried = args.runs / "rates" / f"{data.name}-{rate}"
-    stem = Kept(args.runs, data.name, arm.name).stem
+    stem = Kept(folder, arm.name).stem
     for path in [*tried.glob(f"{stem}-0.npz"), *tried.glob(f"{stem}_?_warm-up-0.npz")]:
         shutil.copy(path, folder / path.name)
 
@@ -254,7 +225,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
     names = [arm.name for arm in ARMS]
     place = names.index("MDGR") + 1
     names[place:place] = [f"MDGR, {warm_up} warm-up" for warm_up in range(9)]
-    known = {name: Kept(runs, data, name) for name in names}
+    known = {name: Kept(runs / data, name) for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
     controls = {arm.name: arm.against for arm in ARMS if arm.against in known}
     controls |= {name: "MDGR" for name in known if name.startswith("MDGR, ") and "warm" in name}
@@ -262,7 +233,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
     pairs += [(name, "SASRec") for name in known if name != "SASRec" and "SASRec" in known]
     tests = {}
     for name, control in pairs:
-        common = known[name].numbers & known[control].numbers  # of the seeds that both have
+        common = {*known[name].numbers} & {*known[control].numbers}  # of the seeds that both have
         if common:
             both = (one.values("ndcg@10", common) for one in (known[name], known[control]))
             tests[name, control] = paired_difference(*both)
@@ -328,6 +299,8 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
+    archive = args.out.with_suffix(".zip")
+    unpack(archive, args.runs)
     for data in read_data(args):
         (args.runs / data.name).mkdir(parents=True, exist_ok=True)
         np.save(args.runs / data.name / LENGTHS, data.split.test.histories.lengths)
@@ -336,6 +309,7 @@ def main() -> None:
                 measured(arm, data, seed, args)
     folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
     folders.remove("rates")
+    pack(args.runs, archive)
     rows = [row for data in folders for row in rows_of(data, args.runs)]
     about = (
         "Width 64, 2 blocks that read and 2 that write; means over seeds with 95 % intervals over "

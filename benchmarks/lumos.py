@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from kept import pack, unpack
 from lumos_alone import scores_of_own
 from lumos_views import Source, read, table_for, trained
 from peers.driving import write_table
@@ -371,6 +372,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    archive = args.out.with_name("lumos.zip")  # of all conditions, whatever table is written
+    unpack(archive, args.runs)
     settings = [
         Setting(source, args.runs / name, args.model, args.rounds, args.contrast, noise, attack)
         for name in args.data
@@ -380,6 +383,7 @@ def main() -> None:
     ]
     for setting in settings:
         measure(setting, args.arms, args.seeds)
+    pack(args.runs, archive)
     write_table(args.out, [row for setting in settings for row in rows_of(setting)], ABOUT)
     print(args.out.read_text())
 

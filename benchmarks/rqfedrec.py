@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import pack, unpack
 from peers.driving import write_table
 from rqfedrec_runs import DIM, MEASURED, Arm, federate, questions, read_split
 
@@ -247,6 +248,8 @@ def main() -> None:
     RAW = args.raw or RAW
     RAW.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
+    archive = (args.raw or HERE.parent) / "rqfedrec.zip"
+    unpack(archive, RAW)
     more = {"rounds": args.rounds} if args.rounds else {}
     bench = Bench(args.data, read_split(args.data, args.log, args.items, RAW), **more)
     chosen, few = args.arms or list(bench.arms), args.arms or CONTROLS
@@ -269,6 +272,7 @@ def main() -> None:
         write_table(
             folder / name, list(itertools.chain.from_iterable(kept[part].values())), ABOUT[part]
         )
+    pack(RAW, archive, "*.json")
 
 
 if __name__ == "__main__":
