@@ -48,17 +48,32 @@ def test_step_by_step_equals_at_once():
     torch.testing.assert_close(torch.cat([two, rest], 1), whole, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("of", [[0, 0, 1, 1, 2, 2], [0, 0, 1, 2, 2, 2]])
+def test_a_draft_is_written_as_the_whole(of: list[int]):
+    made = decoder()
+    known, texts = memory(made), Texts(torch.tensor(of), 3)
+    x = torch.randn(6, 4, DIM)
+    whole, _ = made(x, known, texts)
+    draft = made.draft(6, 4)
+    for place in range(4):
+        step = made.go_on(x[:, place], known, texts, draft)
+        torch.testing.assert_close(step, whole[:, place], atol=1e-5, rtol=1e-4)
+
+
 def test_beams_go_on_from_their_parents():
     made = decoder()
     known, of = memory(made), torch.tensor([0, 1, 1])
-    first, second = torch.randn(3, 1, DIM), torch.randn(4, 1, DIM)
-    _, written = made(first, known, Texts(of, 3))
+    first, rest = torch.randn(3, DIM), torch.randn(4, 2, DIM)
+    draft = made.draft(3, 1)
+    made.go_on(first, known, Texts(of, 3), draft)
     parents = torch.tensor([0, 0, 2, 1])
-    after, _ = made(second, known, Texts(of[parents], 3), written.take(parents))
+    draft, texts = draft.follow(parents, 2), Texts(of[parents], 3)
+    after = [made.go_on(rest[:, place], known, texts, draft) for place in range(2)]
     for row, parent in enumerate(parents):
-        both = torch.cat([first[parent], second[row]])[None]
-        alone, _ = made(both, known, Texts(of[parent : parent + 1], 3))
-        torch.testing.assert_close(after[row], alone[0, 1:], atol=1e-5, rtol=1e-4)
+        text = torch.cat([first[parent, None], rest[row]])[None]
+        alone, _ = made(text, known, Texts(of[parent : parent + 1], 3))
+        for place in range(2):
+            torch.testing.assert_close(after[place][row], alone[0, 1 + place], atol=1e-5, rtol=1e-4)
 
 
 def test_texts_do_not_see_each_other_nor_what_is_hidden():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -63,9 +64,24 @@ class Written(NamedTuple):
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
-    def take(self, rows: Tensor) -> Written:
-        """Those of other texts that go on from rows int64 ``[R']`` of these."""
-        return Written(tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values))
+
+class Draft:
+    """Keys and values of texts that a search writes place by place, without gradients.
+
+    Places come first, ``[places, blocks, 2, R, D]``: to write one copies none of those before it,
+    and texts that go on from others take one gather of rows.
+    """
+
+    def __init__(self, kept: Tensor, length: int) -> None:
+        """``kept`` has room beyond the first ``length`` places, which are written."""
+        self.kept, self.length = kept, length
+
+    def follow(self, rows: Tensor, more: int) -> Draft:
+        """Other texts, which go on from rows int64 ``[R']`` of these by ``more`` places."""
+        before = self.kept[: self.length]
+        after = before.new_empty(self.length + more, *before.shape[1:3], len(rows), before.shape[4])
+        torch.index_select(before, 3, rows, out=after[: self.length])
+        return Draft(after, self.length)
 
 
 class DecoderBlock(nn.Module):
@@ -75,6 +91,7 @@ class DecoderBlock(nn.Module):
         """See ``Decoder``."""
         super().__init__()
         self.heads, self.causal = heads, causal
+        self.scale = 1 / math.sqrt(dim / heads)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.project = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
@@ -105,6 +122,35 @@ class DecoderBlock(nn.Module):
         x = x + self.dropout(self.output(mixed.transpose(1, 2).flatten(2)))
         x = x + self.dropout(texts.apart(self._reading(texts.together(second(x)), *memory, texts)))
         return x + self.dropout(self.feedforward(third(x))), key, value
+
+    def go_on(
+        self, x: Tensor, memory: tuple[Tensor, Tensor, Tensor], texts: Texts, kept: Tensor
+    ) -> Tensor:
+        """``forward`` for one more place ``[R, D]`` of the texts of a ``Draft``.
+
+        PyTorch's fused attention goes from text to text, and a text has a few places; here all
+        texts are multiplied and summed together. Results are written over what is no longer
+        needed: fresh memory costs as much as the arithmetic of many texts.
+
+        Args:
+            x: ``[R, D]``.
+            memory: as of ``forward``.
+            texts: as of ``forward``.
+            kept: ``[t + 1, 2, R, D]``, keys and values; those of the last place are written.
+        """
+        first, second, third = self.norms
+        rows, dim = x.shape
+        made = self.project(first(x)).view(rows, 3, self.heads, -1)  # query, key, value
+        by_head = kept.view(-1, 2, rows, self.heads, dim // self.heads)
+        by_head[-1] = made[:, 1:].transpose(0, 1)
+        product = by_head[:, 0] * made[:, 0]  # [t + 1, R, H, d]
+        scores = product.sum(-1, keepdim=True).mul_(self.scale)
+        torch.mul(scores.softmax(0), by_head[:, 1], out=product)
+        x = x + self.output(product.sum(0).view(rows, dim))
+        x += texts.apart(self._reading(texts.together(second(x)[:, None]), *memory, texts))[:, 0]
+        widen, _, narrow = self.feedforward
+        x += narrow(torch.ops.aten.gelu_(widen(third(x))))
+        return x
 
     def _order(self, query: Tensor, key: Tensor) -> Tensor | None:
         """What a place may see of its text: bool ``[n, t + n]``; None for all."""
@@ -188,6 +234,23 @@ class Decoder(nn.Module):
             keys.append(key)
             values.append(value)
         return self.norm(x), Written(tuple(keys), tuple(values))
+
+    def draft(self, texts: int, places: int) -> Draft:
+        """Of so many texts that nothing is written of yet, with room for so many places."""
+        weight = self.norm.weight
+        return Draft(weight.new_empty(places, len(self.blocks), 2, texts, len(weight)), 0)
+
+    @torch.no_grad()
+    def go_on(self, x: Tensor, memory: Memory, texts: Texts, draft: Draft) -> Tensor:
+        """``forward`` for a search, of a causal decoder: one more place ``[R, D]`` to as much.
+
+        It is written into the draft, which must have room for it.
+        """
+        draft.length += 1
+        for depth, block in enumerate(self._blocks):
+            of_block = memory.keys[depth], memory.values[depth], memory.biases[depth]
+            x = block.go_on(x, of_block, texts, draft.kept[: draft.length, depth])
+        return self.norm(x)
 
     @property
     def _blocks(self) -> list[DecoderBlock]:

@@ -145,22 +145,21 @@ class S2GRNetwork(TIGERNetwork):
     def go_on(self, step: Step, asking: Asking) -> Tensor:
         """See ``TIGERNetwork``."""
         texts, level = Texts(step.queries, len(asking.begin)), step.level
-        x = self.next_input(step, asking)[:, None]
-        if self.config.thinking == "blank":
-            blank = (self.blank.weight + self.thought.weight)[level].expand_as(x)
-            x = torch.cat([x, blank], 1)
-        hidden, asking.written = self.decoder(x, asking.memory, texts, asking.written)
-        for thought in self._thoughts_at(level):
-            x = hidden[:, -1:] + self.thought.weight[thought]
-            asking.thoughts[thought] = x[:, 0]
-            hidden, asking.written = self.decoder(x, asking.memory, texts, asking.written)
-        return hidden[:, -1]
+        thoughts = self._thoughts_at(level)
+        x, draft = self.next_input(step, asking, 1 + len(thoughts))
+        hidden = self.decoder.go_on(x, asking.memory, texts, draft)
+        for thought in thoughts:
+            blank = self.config.thinking == "blank"
+            x = self.blank.weight[thought].expand_as(x) if blank else hidden
+            asking.thoughts[thought] = x + self.thought.weight[thought]
+            hidden = self.decoder.go_on(asking.thoughts[thought], asking.memory, texts, draft)
+        return hidden
 
     def _thoughts_at(self, level: int) -> range:
         """The thoughts that come before the code of a level."""
-        if self.config.thinking == "stepwise":
-            return range(level, level + 1)
-        return range(self.codes.levels if self.config.thinking == "first" and level == 0 else 0)
+        if self.config.thinking == "first":
+            return range(self.codes.levels if level == 0 else 0)
+        return range(level, level + 1)
 
     def alignment(self, thoughts: Tensor, goals: Tensor) -> Tensor:
         """Cross-entropies ``[n, levels]`` of the clusters that thoughts ``[n, L, D]`` point at."""

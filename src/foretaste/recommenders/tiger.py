@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from foretaste.codes.beam import FoundItems, Step, beam_search
 from foretaste.codes.table import Codes
 from foretaste.codes.trie import Trie
-from foretaste.nn.decoder import Memory, Texts, Written
+from foretaste.nn.decoder import Draft, Memory, Texts
 from foretaste.nn.initialising import by_width
 from foretaste.recommenders.core.code_network import CodeNetwork, ReadingNetwork, Taught
 from foretaste.recommenders.core.code_stream import CodeStream
@@ -74,13 +74,13 @@ class Asking:
     Attributes:
         memory: of the histories.
         begin: ``[B, D]``, what texts begin with.
-        written: by now; every step goes on from it.
+        draft: of what is written by now; every step goes on from it.
         thoughts: ``[R, D]`` of each level, of a network that has thoughts, at its last step.
     """
 
     memory: Memory
     begin: Tensor
-    written: Written | None = None
+    draft: Draft | None = None
     thoughts: dict[int, Tensor] = field(default_factory=dict)
 
 
@@ -130,7 +130,6 @@ class TIGERNetwork(ReadingNetwork):
     def write(self, step: Step, asking: Asking) -> Tensor:
         """See ``Writer``; a step without parents writes its whole prefix again."""
         if step.level and step.parents is None:
-            asking.written = None
             rows = torch.arange(len(step.queries), device=step.queries.device)
             for level in range(step.level):
                 parents = rows if level else None
@@ -141,19 +140,22 @@ class TIGERNetwork(ReadingNetwork):
     def go_on(self, step: Step, asking: Asking) -> Tensor:
         """The hidden vectors ``[R, D]`` that write the next codes."""
         texts = Texts(step.queries, len(asking.begin))
-        x = self.next_input(step, asking)[:, None]
-        hidden, asking.written = self.decoder(x, asking.memory, texts, asking.written)
-        return hidden[:, 0]
+        x, draft = self.next_input(step, asking, 1)
+        return self.decoder.go_on(x, asking.memory, texts, draft)
 
-    def next_input(self, step: Step, asking: Asking) -> Tensor:
-        """What the decoder is fed at a step, ``[R, D]``; what was written follows the beams."""
+    def next_input(self, step: Step, asking: Asking, places: int) -> tuple[Tensor, Draft]:
+        """What the decoder is fed at a step, ``[R, D]``, and what it goes on from.
+
+        The draft follows the beams, and has room for so many more places.
+        """
         if step.parents is None:
+            asking.draft = self.decoder.draft(len(step.queries), places)
             x = asking.begin[step.queries]
         else:
-            assert asking.written is not None
-            asking.written = asking.written.take(step.parents)
+            assert asking.draft is not None
+            asking.draft = asking.draft.follow(step.parents, places)
             x = self.codes.of_codes(step.level - 1, step.tokens[:, -1])
-        return x + self.place.weight[step.level]
+        return x + self.place.weight[step.level], asking.draft
 
 
 class TIGER(Generator):
