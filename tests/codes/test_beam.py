@@ -111,6 +111,31 @@ def test_a_narrow_beam_finds_different_items_with_their_true_scores(
         )
 
 
+@settings(max_examples=40, deadline=None)
+@given(tables(), st.integers(1, 6), st.integers(0, 5))
+def test_what_is_sure_is_not_asked(table: np.ndarray, width: int, seed: int) -> None:
+    """Probabilities among what may follow give all to an only item; asked or not is the same."""
+    trie, width = Trie.from_table(table), min(width, len(table))
+    sure = torch.zeros(trie.nodes, dtype=torch.bool)
+    for row in table:
+        for level in range(len(row)):
+            node = trie.start(1)
+            for code in row[:level]:
+                node = trie.step(node, torch.tensor([int(code)]))
+            sure[node] = int((table[:, :level] == row[:level]).all(1).sum()) == 1
+    model = RandomModel(trie.vocabulary, seed)
+
+    def asked(step: Step) -> Tensor:
+        for prefix in step.tokens.numpy():
+            assert (table[:, : step.level] == prefix).all(1).sum() > 1
+        return model(step)
+
+    expected = beam_search(model, trie, 3, width, renormalise=True)
+    found = beam_search(asked, trie, 3, width, renormalise=True, sure=sure)
+    assert found.items.tolist() == expected.items.tolist()
+    assert found.log_probs.tolist() == expected.log_probs.tolist()
+
+
 def test_a_beam_of_one_is_greedy() -> None:
     table = random_table(200, (8, 8, 8))
     trie, model = Trie.from_table(table), RandomModel(8)

@@ -77,6 +77,7 @@ def beam_search(
     *,
     renormalise: bool = False,
     hidden: Sequences | None = None,
+    sure: Tensor | None = None,
 ) -> FoundItems:
     """The items whose paths a model finds most likely, along at most ``width`` paths at a time.
 
@@ -95,6 +96,8 @@ def beam_search(
         hidden: for each query the items that are not wanted, such as those of its history. They
             take no room at their last token; a query may still end with fewer than ``k`` items
             when ``width`` is too small.
+        sure: bool ``[nodes]``, the nodes with one path below, to which the model is known to give
+            everything. There it is not asked, and loses no time on what it would say.
 
     Raises:
         InputError: for a width below 1 or beyond the catalog, ``k`` outside 1..width, ``hidden`` of
@@ -104,7 +107,7 @@ def beam_search(
     k = width if k is None else k
     _check(trie, queries, width, k, hidden)
     unwanted = None if hidden is None else _pairs(hidden, len(trie), trie.device)
-    search = _Search(step_logits, trie, width, renormalise, unwanted)
+    search = _Search(step_logits, trie, width, renormalise, unwanted, sure)
     beams = _Beams(
         trie.start(queries)[:, None],
         torch.zeros(queries, 1, device=trie.device),
@@ -127,6 +130,7 @@ class _Search(NamedTuple):
     width: int
     renormalise: bool
     unwanted: Tensor | None
+    sure: Tensor | None
 
     def items(self, nodes: Tensor) -> Tensor:
         """The item at which each path ends; -1 where it goes on, or is none."""
@@ -137,9 +141,7 @@ class _Search(NamedTuple):
         """One token further; paths that have ended stay in the race as they are."""
         query, beam = going_on.nonzero(as_tuple=True)  # [R]
         following = self.trie.children(beams.nodes[query, beam])
-        parents = beams.rows[query, beam] if level else None
-        step = Step(level, query, beams.tokens[query, beam], parents)
-        gained = _log_probs(self.step_logits(step), following, self.trie, self.renormalise)
+        gained, rows = self._gained(beams, query, beam, following)
         shape = (*beams.nodes.shape, following.tokens.shape[1])  # [B, W, C]
         scores = beams.scores.new_full(shape, -torch.inf)
         nodes = torch.full(shape, -1, device=self.trie.device)
@@ -150,8 +152,6 @@ class _Search(NamedTuple):
         ended = (beams.nodes >= 0) & ~going_on
         scores[..., 0] = torch.where(ended, beams.scores, scores[..., 0])
         nodes[..., 0] = torch.where(ended, beams.nodes, nodes[..., 0])
-        rows = torch.full_like(beams.nodes, -1)
-        rows[query, beam] = torch.arange(len(query), device=rows.device)
         best = scores.flatten(1).topk(min(self.width, shape[1] * shape[2]), dim=1)
         origin = best.indices // shape[2]  # [B, W]
         history = beams.tokens.gather(1, origin[..., None].expand(-1, -1, level))
@@ -162,6 +162,25 @@ class _Search(NamedTuple):
             torch.cat([history, written], 2),
             rows.gather(1, origin),
         )
+
+    def _gained(
+        self, beams: _Beams, query: Tensor, beam: Tensor, following: Children
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities ``[R, C]`` of what may follow paths, and the new ``rows`` of beams."""
+        level, asked = beams.tokens.shape[2], slice(None)
+        gained = torch.zeros(following.real.shape, device=self.trie.device)
+        if self.sure is not None:
+            gained.masked_fill_(~following.real, -torch.inf)
+            asked = (~self.sure[beams.nodes[query, beam]]).nonzero().squeeze(1)
+            query, beam = query[asked], beam[asked]
+            following = Children(*(part[asked] for part in following))
+        rows = torch.full_like(beams.nodes, -1)
+        rows[query, beam] = torch.arange(len(query), device=rows.device)
+        if len(query):
+            parents = beams.rows[query, beam] if level else None
+            logits = self.step_logits(Step(level, query, beams.tokens[query, beam], parents))
+            gained[asked] = _log_probs(logits, following, self.trie, self.renormalise)
+        return gained, rows
 
     def _without_unwanted(self, scores: Tensor, nodes: Tensor) -> Tensor:
         """Scores ``[B, W, C]`` with those of unwanted items at -inf."""

@@ -158,7 +158,9 @@ class Trie:
         return self.tokens.device
 
     def to(self, device: torch.device | str) -> Trie:
-        """The same trie on a device."""
+        """The same trie on a device; itself, where it lies there."""
+        if self.device == torch.device(device):
+            return self
         return Trie(
             self.tokens.to(device),
             self.first.to(device),

@@ -180,7 +180,9 @@ class TIGER(Generator):
 
     def _whole_index(self) -> Trie:
         following = self.writer.stepwise.following
-        return super()._whole_index() if following is None else following.trie
+        if following is None:
+            return super()._whole_index()
+        return following.to(self.network.codes.numbers.device).trie
 
     def _search(self, asked: Asked, index: Trie) -> FoundItems:
         network = self.writer
@@ -191,4 +193,5 @@ class TIGER(Generator):
             len(asked.items),
             asked.depth,
             hidden=asked.hidden,
+            sure=network.stepwise.sure_of(index),
         )

@@ -39,9 +39,24 @@ class Stepwise:
             return found
         return only(found, *self.following.to(found.device).of_prefixes(step.tokens))
 
+    def sure_of(self, trie: Trie) -> Tensor | None:
+        """The nodes of a trie that only one item is below, bool ``[nodes]``.
+
+        All probability goes to that item's codes, whatever is written. None where codes that lead
+        to no item share in it, and for a trie of some of the items, in which an only item may be
+        one of several in the catalog.
+        """
+        following = self.following
+        return None if following is None or trie is not following.trie else following.alone
+
 
 class Following:
-    """What may follow a prefix, in a whole catalog."""
+    """What may follow a prefix, in a whole catalog.
+
+    Attributes:
+        trie: of its items.
+        alone: bool ``[nodes]``, the inner nodes that one item is below.
+    """
 
     def __init__(self, table: np.ndarray) -> None:
         """``table`` int ``[N, L]``, the codes of its items."""
@@ -51,11 +66,13 @@ class Following:
             codes = torch.from_numpy(table[:, level].astype(np.int64))
             states.append(self.trie.step(states[-1], codes))
         self.states = torch.stack(states, 1).int()  # [N, L]
+        self.alone = self.states.flatten().bincount(minlength=self.trie.nodes) == 1
 
     def to(self, device: torch.device) -> Following:
         """Brings its arrays to a device."""
         if self.states.device != device:
             self.trie, self.states = self.trie.to(device), self.states.to(device)
+            self.alone = self.alone.to(device)
         return self
 
     def of_items(self, items: Tensor) -> list[tuple[Tensor, Tensor]]:
