@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from foretaste.serving.app import build_app
+from foretaste.serving.engine import Answers
 from foretaste.serving.models import FILES, load_run
+from foretaste.serving.questions import Question
 from foretaste.serving.service import Service
 from foretaste.serving.settings import Settings
 from foretaste.serving.stores import open_store
@@ -145,7 +147,7 @@ def test_what_takes_too_long_is_503(run_folder, monkeypatch):
     app, answered = build_app(service), threading.Event()
     answer = service.engine.answer
 
-    def late(questions: list) -> list:
+    def late(questions: list[Question]) -> Answers:
         assert answered.wait(30)  # no answer before the client has been told that it is late
         return answer(questions)
 

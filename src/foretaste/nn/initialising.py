@@ -24,20 +24,6 @@ def small_normal(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def by_width(module: nn.Module) -> None:
-    """Glorot's weights for linear layers, vectors of length about 1 for embeddings, zero biases.
-
-    For ``network.apply``, where a signal passes layers that no residual path goes round: small
-    weights would leave nothing of it.
-    """
-    if isinstance(module, nn.Linear):
-        nn.init.xavier_uniform_(module.weight)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
-        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
-
-
 def falling(heads: int, distances: int, places: int = 1) -> Tensor:
     """First biases ``[heads, distances]`` of attention, that fall with the distance.
 

@@ -54,7 +54,7 @@ class MDGRConfig(GeneratorConfig):
         views: masks drawn for each event and epoch.
     """
 
-    codes: CodingConfig = CodingConfig(tokenizer=OPQConfig())
+    codes: CodingConfig = CodingConfig(tokenizer=OPQConfig(levels=8))
     warm_up: int = Field(default=1, ge=0)
     warm_beams: int = Field(default=8, ge=1)
     curriculum: int = Field(default=5, ge=0)

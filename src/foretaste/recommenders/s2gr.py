@@ -24,7 +24,7 @@ from foretaste.codes.coba import CoBaConfig
 from foretaste.codes.kmeans import kmeans
 from foretaste.codes.table import Codes
 from foretaste.nn.decoder import Decoder, Memory, Texts
-from foretaste.nn.initialising import by_width
+from foretaste.nn.initialising import small_normal
 from foretaste.recommenders.core.code_network import Reading, Taught
 from foretaste.recommenders.core.coding import CodingConfig
 from foretaste.recommenders.core.explaining import Describer
@@ -81,7 +81,7 @@ class S2GRNetwork(TIGERNetwork):
             nn.Linear(dim, book.shape[1], bias=False) for book in codes.codebooks
         )
         for part in (self.thought, self.blank, self.light, self.pointing):
-            part.apply(by_width)
+            part.apply(small_normal)
         for level, book in enumerate(codes.codebooks):
             centres, clusters = clusters_of(book, config.clusters, level)
             if config.shuffled:

@@ -21,7 +21,7 @@ from foretaste.codes.beam import FoundItems, Step, beam_search
 from foretaste.codes.table import Codes
 from foretaste.codes.trie import Trie
 from foretaste.nn.decoder import Draft, Memory, Texts
-from foretaste.nn.initialising import by_width
+from foretaste.nn.initialising import small_normal
 from foretaste.recommenders.core.code_network import CodeNetwork, ReadingNetwork, Taught
 from foretaste.recommenders.core.code_stream import CodeStream
 from foretaste.recommenders.core.generator import Asked, Generator
@@ -91,7 +91,7 @@ class TIGERNetwork(ReadingNetwork):
         """A network for a catalog with these codes."""
         super().__init__(config, codes, causal=True)
         self.place = nn.Embedding(self.codes.levels, config.dim)  # which code comes next
-        self.place.apply(by_width)
+        self.place.apply(small_normal)
         self.stepwise = Stepwise(config, codes, self.codes)
 
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:

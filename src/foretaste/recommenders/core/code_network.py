@@ -13,7 +13,7 @@ from foretaste.nn.attention import WindowedBlock
 from foretaste.nn.code_embedding import CodeEmbedding
 from foretaste.nn.decoder import Decoder, Memory, Texts
 from foretaste.nn.dropout import Dropout
-from foretaste.nn.initialising import by_width
+from foretaste.nn.initialising import small_normal
 from foretaste.nn.key_values import FullKeyValues
 from foretaste.recommenders.core.generator_config import GeneratorConfig
 
@@ -103,15 +103,17 @@ class ReadingNetwork(CodeNetwork):
         self.decoder = Decoder(
             dim, heads, config.decoder_layers, config.max_length, config.dropout, causal=causal
         )
-        self.apply(by_width)
+        self.apply(small_normal)
 
     def read(self, items: Tensor) -> Reading:
         """Encode histories int64 ``[B, P]``, right-padded."""
-        x = self.codes.of_items(items)  # [B, P, L, D]
+        vectors = self.codes.of_items(items)  # [B, P, L, D]
         if self.per_event > 1:
-            x = (x + self.level.weight).flatten(1, 2)  # [B, P L, D]
+            x = (vectors + self.level.weight).flatten(1, 2)  # [B, P L, D]
         else:
-            x = self.joined(x.flatten(2))  # [B, P, D]
+            # The sum is what writing compares with, so a path without layers leads from what is
+            # read to what is written, as between the shared item vectors of SASRec.
+            x = vectors.sum(2) + self.joined(vectors.flatten(2))  # [B, P, D]
         x = self.dropout(x)
         for block in self.encoder:
             x = block(x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from foretaste.codes.beam import Step
 from foretaste.codes.table import Codes
 from foretaste.nn.decoder import Texts
-from foretaste.nn.initialising import by_width
+from foretaste.nn.initialising import small_normal
 from foretaste.nn.key_values import FullKeyValues
 from foretaste.nn.stream import OfBlock, StreamBlock, before_the_text
 from foretaste.recommenders.core.code_network import CodeNetwork
@@ -52,7 +52,7 @@ class CodeStream(CodeNetwork):
         for block in blocks:
             block.attention.begin_falling(levels)
         self.blocks = nn.ModuleList(blocks)
-        self.apply(by_width)
+        self.apply(small_normal)
         self.stepwise = Stepwise(config, codes, self.codes)
 
     def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
