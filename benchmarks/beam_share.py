@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--amazon", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=["TIGER", "TIGER, of all codes", "S2GR"])
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--source", default="both")
+    parser.add_argument("--sources", nargs="+", default=["text"])
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--learning-rate", type=float, default=0.001)
     parser.add_argument("--validate-every", type=int, default=1, help="epochs")

@@ -7,9 +7,11 @@ asked as they are, items of the history allowed. ``--data`` takes a log; it is c
 after a 5-core, and items of the history are left out. Ranking is over the full catalog.
 
 All networks have the same width, blocks, dropout, batches and early stopping on validation; each
-tries the same learning rates with the first seed, and keeps the one that validation likes best.
-Codes are made once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is
-asked with every number of warm-up slots. Figures of every question are kept in ``--runs``, one file
+tries the same learning rates with the first seed, and keeps the one that validation likes best. An
+ablation takes the rate of the arm that it is one of. What codes are made of, text alone or
+collaborative vectors too, is what validation likes better of TIGER. Codes are made once for each
+set, tokenizer and seed, and shared by all arms that use them. MDGR is asked with several numbers of
+warm-up slots. Figures of every question are kept in ``--runs``, one file
 for each arm and seed, and packed beside the table, so that the script goes on where it was stopped;
 differences are paired by question, each question's mean over the seeds.
 """
@@ -25,8 +27,11 @@ from amazon18 import published_split
 from kept import Kept, pack, unpack
 from peers.driving import write_table
 
-from foretaste.codes.tokenizer import FitContext
-from foretaste.codes.tokenizer import find as find_tokenizer
+from foretaste.codes.coba import CoBaConfig
+from foretaste.codes.opq import OPQConfig
+from foretaste.codes.rqkmeans import RQKMeansConfig
+from foretaste.codes.rqvae import RQVAEConfig
+from foretaste.codes.tokenizer import FitContext, TokenizerConfig
 from foretaste.data.split import Split
 from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, SplitSection
@@ -41,7 +46,7 @@ from foretaste.recommenders.core.registry import find
 
 METRICS = ("ndcg@10", "hr@10")
 TRAIN = {
-    "epochs": 60,
+    "epochs": 100,
     "patience": 10,
     "min_epochs": 25,
     "batch_tokens": 512,
@@ -55,44 +60,70 @@ ALONE = {"architecture": "decoder-only", "reads": "codes"}
 
 
 class Arm(NamedTuple):
-    """A way to recommend; ``codes`` is the tokenizer of what it writes."""
+    """A way to recommend.
+
+    Attributes:
+        name: of the row.
+        model: a recommender.
+        codes: what it writes, a key of ``TOKENIZERS``.
+        parameters: besides those that all share.
+        against: its control.
+        like: the arm whose learning rate it takes; without one it tries all.
+    """
 
     name: str
     model: str
     codes: str = ""
     parameters: dict[str, Any] = {}  # noqa: RUF012 - never written on
     against: str = ""
+    like: str = ""
 
 
+TOKENIZERS: dict[str, TokenizerConfig] = {
+    "rqkmeans": RQKMeansConfig(),
+    "rqvae": RQVAEConfig(),
+    "coba": CoBaConfig(),
+    "opq": OPQConfig(levels=8),
+    "opq of 4": OPQConfig(levels=4),
+}
+
+
+PARALLEL = "autoregressive over parallel codes"
 ARMS = [
     Arm("popularity", "popularity"),
     Arm("EASE", "ease"),
     Arm("SASRec", "sasrec"),
     Arm("TIGER", "tiger", "rqkmeans"),
-    Arm("TIGER over RQ-VAE codes", "tiger", "rqvae"),
-    Arm("TIGER over CoBa codes", "tiger", "coba"),
-    Arm("autoregressive over parallel codes", "tiger", "opq"),
-    Arm("MDGR", "mdgr", "opq", {}, "autoregressive over parallel codes"),
-    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR"),
-    Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR"),
+    Arm(PARALLEL, "tiger", "opq"),
+    Arm("MDGR", "mdgr", "opq", {}, PARALLEL),
     Arm("S2GR", "s2gr", "coba", {}, "S2GR, blank thoughts"),
     Arm("S2GR, blank thoughts", "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
-    Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR"),
-    Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, "S2GR"),
-    Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR"),
-    Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes"),
-    Arm("S2GR, blank, over RQ-VAE codes", "s2gr", "rqvae", {"thinking": "blank"}),
-    Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER"),
-    Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER"),
+    Arm("TIGER over RQ-VAE codes", "tiger", "rqvae", {}, "TIGER", "TIGER"),
+    Arm("TIGER over CoBa codes", "tiger", "coba", {}, "TIGER", "TIGER"),
+    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR", "MDGR"),
+    Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR", "MDGR"),
+    Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR", "S2GR"),
+    Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, "S2GR", "S2GR"),
+    Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR", "S2GR"),
+    Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes", "S2GR"),
     Arm(
-        "autoregressive over parallel codes, of all codes",
-        "tiger",
-        "opq",
-        ALL_CODES,
-        "autoregressive over parallel codes",
+        "S2GR, blank, over RQ-VAE codes",
+        "s2gr",
+        "rqvae",
+        {"thinking": "blank"},
+        like="S2GR, blank thoughts",
     ),
-    Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR"),
+    Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER"),
+    Arm("MDGR of 4 slots", "mdgr", "opq of 4", {}, f"{PARALLEL}, of 4 slots", "MDGR"),
+    Arm(f"{PARALLEL}, of 4 slots", "tiger", "opq of 4", {}, PARALLEL, PARALLEL),
+    Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER", "TIGER"),
+    Arm(f"{PARALLEL}, of all codes", "tiger", "opq", ALL_CODES, PARALLEL, PARALLEL),
+    Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR", "MDGR"),
 ]
+NAMED = {arm.name: arm for arm in ARMS}
+DIAL = (0, 1, 2, 4)
+"""Warm-up slots of MDGR; as many as there are, serial decoding, is added."""
+SOURCES = ("text", "collaborative", "both")
 L2 = (10.0, 100.0, 1_000.0)
 LENGTHS = "lengths.npy"
 """Events before each test question."""
@@ -112,12 +143,12 @@ class Data(NamedTuple):
 
 def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> Path:
     """A folder with codes of the set's items, made when it is not there."""
-    folder = runs / data.name / f"codes-{tokenizer}-{source}-{seed}"
+    folder = runs / data.name / f"codes-{tokenizer}-{source}-{seed}".replace(" ", "_")
     if not (folder / "coding.json").exists():
         vectors = None
         if source != "text":
             vectors = collaborative_vectors(data.split.train, data.split.items, 64, seed)
-        coding = CodingConfig(tokenizer=find_tokenizer(tokenizer).Config())  # type: ignore[arg-type]
+        coding = CodingConfig(tokenizer=TOKENIZERS[tokenizer])  # type: ignore[arg-type]
         if source == "collaborative":
             coding = coding.model_copy(update={"text": None})
         coded = code_catalog(
@@ -141,7 +172,7 @@ def made(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace)
     parameters: dict[str, Any] = {"train": train, "dropout": args.dropout}
     if not arm.codes:
         return kind(**NETWORK, **parameters)
-    parameters["codes_from"] = codes_of(data, arm.codes, args.source, seed, args.runs)
+    parameters["codes_from"] = codes_of(data, arm.codes, source_of(data, args), seed, args.runs)
     return kind(**(WRITING | parameters | arm.parameters))
 
 
@@ -161,10 +192,31 @@ def fit(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace) 
     return models[int(np.argmax(values))]
 
 
+def source_of(data: Data, args: argparse.Namespace) -> str:
+    """What codes are made of: what validation likes best of TIGER, with the first rate and seed."""
+    if len(args.sources) == 1:
+        return args.sources[0]
+    found = {}
+    for source in args.sources:
+        kept = Kept(args.runs / "sources" / data.name, source)
+        if not kept.path(0).exists():
+            only = argparse.Namespace(**vars(args) | {"sources": [source]})
+            model = fit(NAMED["TIGER"], data, 0, args.rates[0], only)
+            valid = rank_queries(model, data.split.valid, ["ndcg@10"], exclude=data.exclude)
+            kept.save(0, {"valid": valid.metrics["ndcg@10"].mean()})
+        found[source] = float(kept.one(0)["valid"])
+    print(data.name, "codes of", found, flush=True)
+    return max(found, key=lambda source: found[source])
+
+
 def rate_of(arm: Arm, data: Data, args: argparse.Namespace) -> float:
     """The learning rate that is best on validation, with the first seed."""
     if arm.model in FIXED:
         return 0.0
+    if arm.like:
+        return rate_of(NAMED[arm.like], data, args)
+    if len(args.rates) == 1:
+        return args.rates[0]
     found = {}
     for rate in args.rates:
         kept = Kept(args.runs / "rates" / f"{data.name}-{rate}", arm.name)
@@ -185,7 +237,8 @@ def measure(
     if arm.name == "MDGR":
         assert isinstance(model, Generator)
         slots = len(model.codes.sizes)
-        asked += [(f", {warm_up} warm-up", warm_up) for warm_up in range(slots + 1)]
+        dial = [warm_up for warm_up in DIAL if warm_up < slots] + [slots]
+        asked += [(f", {warm_up} warm-up", warm_up) for warm_up in dial]
     for suffix, warm_up in asked:
         if warm_up is not None:
             model.config = model.config.model_copy(update={"warm_up": warm_up})
@@ -210,7 +263,7 @@ def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
     if Kept(folder, arm.name).path(seed).exists() or (arm.model in FIXED and seed):
         return
     rate = rate_of(arm, data, args)
-    if seed or arm.model in FIXED:
+    if seed or arm.model in FIXED or arm.like or len(args.rates) == 1:
         measure(arm, data, seed, rate, args, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -292,10 +345,10 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", default=[])
     parser.add_argument("--arms", type=int, nargs="+", default=list(range(len(ARMS))))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--source", choices=["text", "collaborative", "both"], default="both")
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["text", "both"])
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.002])
-    parser.add_argument("--validate-every", type=int, default=1, help="epochs; 2 saves a quarter")
+    parser.add_argument("--validate-every", type=int, default=3, help="epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
@@ -308,7 +361,7 @@ def main() -> None:
             for arm in [ARMS[number] for number in args.arms]:
                 measured(arm, data, seed, args)
     folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
-    folders.remove("rates")
+    folders = [name for name in folders if name not in ("rates", "sources")]
     pack(args.runs, archive)
     rows = [row for data in folders for row in rows_of(data, args.runs)]
     about = (

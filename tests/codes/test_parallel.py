@@ -87,6 +87,21 @@ def test_scores_are_sums_of_the_codes(rows: int, monkeypatch) -> None:
     torch.testing.assert_close(found.log_probs, best.values)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_normalised_scores_are_shares_of_all_items(rows: int, monkeypatch) -> None:
+    monkeypatch.setattr("foretaste.codes.parallel.NUMBERS_AT_ONCE", 50 * rows)  # several blocks
+    index = SlotIndex.from_table(random_table(200, (SIZE,) * 3), SIZE)
+    logits = 3 * torch.randn(rows, 3, SIZE)
+    expected = index.score(logits).log_softmax(1)
+    every = index.top_items(logits, 200, normalise=True)
+    torch.testing.assert_close(every.log_probs.exp().sum(1), torch.ones(rows))
+    torch.testing.assert_close(expected.gather(1, every.items), every.log_probs)
+    hidden = Sequences.from_lists([every.items[row, :5].tolist() for row in range(rows)])
+    few = index.top_items(logits, 7, hidden=hidden, normalise=True)  # hidden items keep their share
+    assert torch.equal(few.items, every.items[:, 5:12])
+    torch.testing.assert_close(few.log_probs, every.log_probs[:, 5:12])
+
+
 @pytest.mark.parametrize("group", [1, 3, 64])
 def test_groups_hide_no_item(group: int, monkeypatch) -> None:
     monkeypatch.setattr("foretaste.codes.best.GROUP", group)

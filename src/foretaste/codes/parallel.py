@@ -98,7 +98,9 @@ class SlotIndex:
         return sum(array.numel() * array.element_size() for array in arrays)
 
     def to(self, device: torch.device | str) -> SlotIndex:
-        """The same index on a device."""
+        """The same index on a device; itself, where it lies there."""
+        if self.device == torch.device(device):
+            return self
         numbers, order = self.numbers.to(device), self.order.to(device)
         return SlotIndex(numbers, order, self.first.to(device), self.size)
 
@@ -232,7 +234,12 @@ class SlotIndex:
         return found.rows, found.items, scores
 
     def top_items(
-        self, log_probs: Tensor, k: int, *, hidden: Sequences | None = None
+        self,
+        log_probs: Tensor,
+        k: int,
+        *,
+        hidden: Sequences | None = None,
+        normalise: bool = False,
     ) -> FoundItems:
         """The ``k`` items with the highest scores, a block of the catalog at a time: exact.
 
@@ -240,6 +247,8 @@ class SlotIndex:
             log_probs: ``[B, L, K]``.
             k: items of each row; beyond the catalog the rest is -1.
             hidden: for each row the items that are not wanted.
+            normalise: takes off each row's scores what makes the probabilities of all items, also
+                the hidden ones, add up to 1; it costs no second look at the catalog.
 
         Raises:
             InputError: for ``k`` below 1, another shape, NaN, or ``hidden`` of other rows.
@@ -250,9 +259,11 @@ class SlotIndex:
         if hidden is not None and len(hidden) != len(flat):
             raise InputError(f"hidden items of {len(hidden)} rows, asked are {len(flat)}.")
         items = torch.full((len(flat), k), -1, device=self.device)
-        scores = flat.new_full((len(flat), k), -torch.inf)
+        scores, totals = flat.new_full((len(flat), k), -torch.inf), []
         for part in self._blocks(len(flat)):
             found = self._sums(flat, part)  # [n, B]
+            if normalise:
+                totals.append(found.logsumexp(0))
             if hidden is not None:
                 inside = (hidden.items >= part.start) & (hidden.items < part.stop)
                 row = torch.from_numpy(hidden.rows[inside]).to(self.device)
@@ -264,7 +275,10 @@ class SlotIndex:
             numbers = torch.cat([items, places + part.start], 1)
             scores, chosen = both.topk(k, dim=1)
             items = numbers.gather(1, chosen)
-        return FoundItems(items.masked_fill(scores.isneginf(), -1), scores)
+        items = items.masked_fill(scores.isneginf(), -1)
+        if normalise:
+            scores = scores - torch.stack(totals).logsumexp(0)[:, None]
+        return FoundItems(items, scores)
 
     def top_agreeing(
         self,

@@ -190,11 +190,20 @@ class MDGRNetwork(ReadingNetwork):
         x = self.dropout(x + self.slot + begin[:, None])
         return self.decoder(x, memory, texts)[0]
 
-    def say(self, fixed: Tensor, of: Tensor, begun: Begun) -> Said:
-        """Of what agrees with texts ``fixed`` int64 ``[R, L]`` about histories ``of`` ``[R]``."""
+    def logits(self, fixed: Tensor, of: Tensor, begun: Begun) -> Tensor:
+        """Of every code in every slot, ``[R, L, K]``, each slot's as it is alone.
+
+        Args:
+            fixed: int64 ``[R, L]``, texts.
+            of: int64 ``[R]``, the histories that they are about.
+            begun: of these.
+        """
         texts = Texts(of, len(begun.begin))
-        hidden = self.fill(fixed, begun.begin[of], begun.memory, texts)
-        logits = self.codes.all_logits(hidden)
+        return self.codes.all_logits(self.fill(fixed, begun.begin[of], begun.memory, texts))
+
+    def say(self, fixed: Tensor, of: Tensor, begun: Begun) -> Said:
+        """Of what agrees with texts; arguments as for ``logits``."""
+        logits = self.logits(fixed, of, begun)
         if self.catalog is None:
             return Said(logits.log_softmax(-1), logits.new_zeros(len(of)))
         return Said(logits, self.catalog.totals(fixed, logits))
@@ -228,6 +237,9 @@ class MDGR(Generator):
         memory, begin = network.memory_of_last(network.read(asked.items), asked.lengths)
         begun, count = Begun(memory, begin), len(asked.items)
         beams = Beams.start(count, index)
+        if not self.config.warm_up and index is network.catalog:
+            logits = network.logits(beams.fixed, beams.of, begun)
+            return index.top_items(logits, asked.depth, hidden=asked.hidden, normalise=True)
         for filled in range(min(self.config.warm_up, index.slots)):
             said = network.say(beams.fixed, beams.of, begun)
             log_probs = network.log_probs(beams.fixed, said)

@@ -216,7 +216,8 @@ class Generator(Recommender):
     @torch.no_grad()
     def _scored(self, histories: Sequences, wanted: Wanted) -> Tensor:
         """Log-probabilities of what the search finds; the rest comes after, by popularity."""
-        self.network.eval()
+        if self.network.training:  # the walk through all modules takes as long as a block
+            self.network.eval()
         if wanted.allowed is not None and not wanted.allowed.any():
             return _by_popularity(self.popularity).repeat(len(histories), 1)
         index, numbers = self._searched(wanted.allowed)
