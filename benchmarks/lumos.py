@@ -22,6 +22,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -252,15 +253,9 @@ def centralised(setting: Setting, seed: int) -> dict[str, Any]:
     train = {"metric": "ndcg@20", "patience": 8, "epochs": 100}
     recommender = find(setting.model)(**MODELS[setting.model], train=train)
     assert isinstance(recommender, SequenceRecommender)
-    report = recommender.fit(_replaced(split, kept), RunContext(seed=seed))
+    report = recommender.fit(replace(split, train=kept), RunContext(seed=seed))
     found = figures(recommender, split.test)
     return {**found, "up": 0.0, "down": 0.0, "best": report.best_epoch or 0, "valid": 0.0}
-
-
-def _replaced(split: Split, train: Sequences) -> Split:
-    from dataclasses import replace
-
-    return replace(split, train=train)
 
 
 def _told(event: str, **facts: Any) -> None:
