@@ -35,7 +35,7 @@ from lumos_views import Source, read, table_for, trained
 from peers.driving import write_table
 
 from foretaste.data.sequences import Sequences
-from foretaste.data.split import Queries, Split
+from foretaste.data.split import Queries
 from foretaste.federated.core.base import FederatedMethod, LocalUsers, World
 from foretaste.federated.core.fleet import LocalFleet
 from foretaste.federated.core.local_training import chunks
