@@ -196,17 +196,23 @@ def source_of(data: Data, args: argparse.Namespace) -> str:
     """What codes are made of: what validation likes best of TIGER, with the first rate and seed."""
     if len(args.sources) == 1:
         return args.sources[0]
-    found = {}
+    tiger, rate, found = NAMED["TIGER"], args.rates[0], {}
     for source in args.sources:
-        kept = Kept(args.runs / "sources" / data.name, source)
+        kept = Kept(args.runs / "sources" / f"{data.name}-{source}", tiger.name)
         if not kept.path(0).exists():
             only = argparse.Namespace(**vars(args) | {"sources": [source]})
-            model = fit(NAMED["TIGER"], data, 0, args.rates[0], only)
-            valid = rank_queries(model, data.split.valid, ["ndcg@10"], exclude=data.exclude)
-            kept.save(0, {"valid": valid.metrics["ndcg@10"].mean()})
+            measure(tiger, data, 0, rate, only, kept.folder)
         found[source] = float(kept.one(0)["valid"])
-    print(data.name, "codes of", found, flush=True)
-    return max(found, key=lambda source: found[source])
+    chosen = max(found, key=lambda source: found[source])
+    same = Kept(tried(data, rate, args), tiger.name)  # the first of the rates that TIGER tries
+    if not same.path(0).exists():
+        same.save(0, Kept(args.runs / "sources" / f"{data.name}-{chosen}", tiger.name).one(0))
+    return chosen
+
+
+def tried(data: Data, rate: float, args: argparse.Namespace) -> Path:
+    """Where figures of a learning rate are."""
+    return args.runs / "rates" / f"{data.name}-{rate}"
 
 
 def rate_of(arm: Arm, data: Data, args: argparse.Namespace) -> float:
@@ -215,11 +221,11 @@ def rate_of(arm: Arm, data: Data, args: argparse.Namespace) -> float:
         return 0.0
     if arm.like:
         return rate_of(NAMED[arm.like], data, args)
-    if len(args.rates) == 1:
-        return args.rates[0]
+    if arm.name == "TIGER":
+        source_of(data, args)  # may have tried one already
     found = {}
     for rate in args.rates:
-        kept = Kept(args.runs / "rates" / f"{data.name}-{rate}", arm.name)
+        kept = Kept(tried(data, rate, args), arm.name)
         if not kept.path(0).exists():
             measure(arm, data, 0, rate, args, kept.folder)
         found[rate] = float(np.load(kept.path(0))["valid"])
@@ -263,13 +269,12 @@ def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
     if Kept(folder, arm.name).path(seed).exists() or (arm.model in FIXED and seed):
         return
     rate = rate_of(arm, data, args)
-    if seed or arm.model in FIXED or arm.like or len(args.rates) == 1:
+    if seed or arm.model in FIXED or arm.like:
         measure(arm, data, seed, rate, args, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    tried = args.runs / "rates" / f"{data.name}-{rate}"
-    stem = Kept(folder, arm.name).stem
-    for path in [*tried.glob(f"{stem}-0.npz"), *tried.glob(f"{stem}_?_warm-up-0.npz")]:
+    stem, of_rate = Kept(folder, arm.name).stem, tried(data, rate, args)
+    for path in [*of_rate.glob(f"{stem}-0.npz"), *of_rate.glob(f"{stem}_?_warm-up-0.npz")]:
         shutil.copy(path, folder / path.name)
 
 
