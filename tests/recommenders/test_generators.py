@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from foretaste.data.sequences import Sequences
@@ -13,6 +14,7 @@ from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
+from foretaste.recommenders.core.generator import source_of
 
 from .generators import fitted, generator
 
@@ -149,3 +151,18 @@ def test_candidates_do_not_change_scores(name: str, ordinary: Split):
     score = dict(zip(whole.items[0].tolist(), whole.scores[0].tolist(), strict=True))
     for item, found in zip(part.items[0].tolist(), part.scores[0].tolist(), strict=True):
         assert found == pytest.approx(score[item], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("titles", "texts", "source"),
+    [
+        (["Up", "Heat", None], [None] * 3, "both"),  # films, told in a word or two
+        (["A pack of ten blue pens", None, None], [None, "ink", None], "both"),  # 6 and 1
+        (["A pack of ten blue pens", None], ["with caps", "five more words of text"], "text"),
+        ([None, " ", "Up"], [None, "", None], "collaborative"),  # most are told in nothing
+        ([], [], "both"),
+    ],
+)
+def test_codes_are_of_text_alone_where_items_are_told_in_many_words(titles, texts, source):
+    schema = {"title": pl.String, "text": pl.String}
+    assert source_of(pl.DataFrame({"title": titles, "text": texts}, schema)) == source

@@ -40,8 +40,8 @@ class GeneratorConfig(ModelConfig):
         smoothing: of the labels, within a level; for ``codes``.
         beams: items that are searched for, along as many paths; more when a longer list is wanted.
         source: what codes are made of: the items' ``text``, ``collaborative`` vectors (who chose
-            what in train), or ``both``; ``auto`` takes both where every other item has some text,
-            else collaborative ones.
+            what in train), or ``both``; ``auto`` takes the text alone where items are told in many
+            words, both where every other item has some text, else collaborative ones.
         source_dim: numbers of a collaborative vector.
         codes: how items get codes.
         codes_from: a folder that ``foretaste codes fit`` wrote, instead of making codes.
