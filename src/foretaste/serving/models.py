@@ -143,7 +143,7 @@ class CatalogNumbers:
     def __init__(self, catalog: Catalog, store: ItemDictionary) -> None:
         """The table is empty."""
         self._catalog, self._store = catalog, store
-        self._table = np.empty(0, np.int32)
+        self._table, self._known = np.empty(0, np.int32), 0  # the table has room for more
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
         """Item numbers int32 of the store's ``numbers`` (uint32); -1 outside the catalog and for
@@ -152,19 +152,26 @@ class CatalogNumbers:
         Raises:
             StoreError: when the store has to be asked and does not answer.
         """
-        known, needed = len(self._table), int(numbers.max(initial=0)) + 1
-        if needed <= known or not len(numbers):  # NAMELESS is above all that have a name
-            return self._table[numbers]
+        needed = int(numbers.max(initial=0)) + 1
+        if needed <= self._known or not len(numbers):  # NAMELESS is above all that have a name
+            return self._table.take(numbers)
         named = numbers != NAMELESS
         if not named.all():
             found = np.full(len(numbers), -1, np.int32)
             found[named] = self.of(numbers[named])
             return found
-        if known < needed:
-            texts = self._store.item_ids(np.arange(known, needed))
-            new = self._catalog.numbers(texts).astype(np.int32)
-            self._table = np.concatenate([self._table, new])
-        return self._table[numbers]
+        self._learn(needed)
+        return self._table.take(numbers)
+
+    def _learn(self, needed: int) -> None:
+        """Ask the store for the ids up to number ``needed - 1``."""
+        texts = self._store.item_ids(np.arange(self._known, needed))
+        if needed > len(self._table):  # by doubling: a new item may come with every event
+            grown = np.empty(max(needed, 2 * len(self._table)), np.int32)
+            grown[: self._known] = self._table[: self._known]
+            self._table = grown
+        self._table[self._known : needed] = self._catalog.numbers(texts)
+        self._known = needed
 
 
 class ItemDictionary(Protocol):
