@@ -35,6 +35,7 @@ THREAD_PRODUCTS = 100_000_000
 """The same in multiplications: products of many rows are shared out less well than reading is."""
 REDUCED_AT_ONCE = 512
 """Scores that a reduction over rows takes side by side: with a few, calls cost more than scores."""
+LOWEST = np.float32(-np.inf)
 
 
 class _Buffers(threading.local):
@@ -270,16 +271,15 @@ def _bound(scores: Floats, k: int) -> Floats:
     groups, columns = _power(2 * k), scores.shape[1:]
     if len(scores) < 4 * groups:
         return np.full(columns, -np.inf, np.float32)
-    width, wide = math.prod(columns), groups
-    while wide * width < REDUCED_AT_ONCE and 8 * wide <= len(scores):
-        wide *= 2
+    width = math.prod(columns)
+    wide = max(groups, _power(min(REDUCED_AT_ONCE // width, len(scores) // 4) // 2 + 1))
     whole = scores[: len(scores) // wide * wide].reshape(-1, wide * width)
     highest = np.fmax.reduce(whole, axis=0, initial=-np.inf)  # NaN counts as -inf
     if wide > groups:
         highest = np.fmax.reduce(highest.reshape(-1, groups * width), axis=0)
     highest = highest.reshape(groups, *columns)
     highest.partition(groups - k, axis=0)
-    return np.nextafter(highest[groups - k], np.float32(-np.inf))  # its equals may be of the best
+    return np.nextafter(highest[groups - k], LOWEST)  # its equals may be of the best
 
 
 def _power(number: int) -> int:
