@@ -83,7 +83,7 @@ class Histories:
             return self._of_request(question)
         numbers = self._numbers.of(log.items)
         known = numbers >= 0
-        if known.all():
+        if np.count_nonzero(known) == len(known):
             case = Case(question, numbers, log.times, [], log=log)
         else:
             strange = np.unique(log.items[~known])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
@@ -62,6 +63,12 @@ class ServedRun:
         """The model, when it can be asked from what is kept of a user."""
         model = self.recommender
         return model if isinstance(model, IncrementalRecommender) else None
+
+    @cached_property
+    def item_vectors(self) -> Tensor:
+        """Of ``incremental``, ``[N, D]``: made once, for the model never changes."""
+        assert self.incremental is not None
+        return self.incremental.item_vectors()
 
     @cached_property
     def titles(self) -> TitleSearch:
@@ -152,15 +159,16 @@ class CatalogNumbers:
         Raises:
             StoreError: when the store has to be asked and does not answer.
         """
-        needed = int(numbers.max(initial=0)) + 1
-        if needed <= self._known or not len(numbers):  # NAMELESS is above all that have a name
-            return self._table.take(numbers)
-        named = numbers != NAMELESS
-        if not named.all():
+        if not len(numbers):
+            return np.empty(0, np.int32)
+        highest = int(numbers.max())
+        if highest == NAMELESS:  # which is above all that have a name
+            named = numbers != NAMELESS
             found = np.full(len(numbers), -1, np.int32)
             found[named] = self.of(numbers[named])
             return found
-        self._learn(needed)
+        if highest >= self._known:
+            self._learn(highest + 1)
         return self._table.take(numbers)
 
     def _learn(self, needed: int) -> None:
