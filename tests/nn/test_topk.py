@@ -131,6 +131,36 @@ def test_a_catalog_of_many_stretches(rows, threads, monkeypatch):
     torch.testing.assert_close(scores.gather(1, found.indices), found.values)
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("items", [7, 128, 511, 1_000, 2_049, 5_000])
+@pytest.mark.parametrize("odd", [0.0, 0.3])
+def test_the_best_lie_anywhere(rows, items, odd):
+    """Also among the last, which fill no row when the bar is looked for, and beside NaN."""
+    rng = np.random.default_rng(items)
+    vectors, weight = numbers(rng, rows, 3), numbers(rng, items, 3, odd)
+    weight[-3:] = torch.tensor([[9.0], [8.0], [9.0]])
+    for k in (1, 5, 40):
+        seen = some(rng, rows, items)
+        same(top_k(vectors, weight, k, seen=seen), plainly(vectors, weight, k, seen))
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("shape", [(5_000,), (4_096, 1), (4_096, 3), (64, 700)])
+def test_a_bound_is_just_below_the_best_of_groups(k, shape):
+    """Of every row that is read at once, a group has the scores of one place in the last power."""
+    scores = np.random.default_rng(k).standard_normal(shape, np.float32)
+    scores[:40] = np.nan
+    groups = 1 << (2 * k - 1).bit_length()
+    bound = scanning._bound(scores, k)
+    if len(scores) < 4 * groups:
+        assert (bound == -np.inf).all()
+        return
+    wide = max(groups, 512) if len(shape) == 1 else groups
+    whole = scores[: len(scores) // wide * wide].reshape(-1, groups, *shape[1:])
+    best = np.sort(np.nanmax(whole, 0), 0)[groups - k]
+    assert (np.nextafter(bound, np.float32(np.inf)) == best).all()
+
+
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("rows", [1, 2])
 def test_items_in_the_order_of_their_scores(order, rows, monkeypatch):

@@ -262,6 +262,22 @@ def test_item_numbers_of_the_store_become_those_of_the_catalog(store, ease):
     ]
 
 
+def test_item_numbers_may_come_one_at_a_time(store, ease):
+    """The table has room for more than it knows; what it does not know is asked for."""
+    numbers, catalog = CatalogNumbers(ease.catalog, store), ease.catalog
+    ids = [f"i{n % 30:02d}" if n % 3 else f"nope{n}" for n in range(25)]
+    for count, item in enumerate(ids, 1):
+        log(store, "ann", [item])
+        read = store.read(["ann"], "", 1, 99)[0][0].items
+        found = numbers.of(read)
+        assert found.dtype == np.int32
+        assert found.tolist() == catalog.numbers(ids[:count]).tolist()
+    store.append([Event("ann", "x", BEGIN)], strangers=["x"], room=0)
+    log(store, "ann", ["i29"])  # a new one beside one without a name
+    read = store.read(["ann"], "", 1, 99)[0][0].items
+    assert numbers.of(read).tolist() == catalog.numbers([*ids, "x", "i29"]).tolist()
+
+
 def test_items_without_a_name_are_unknown_and_harm_nothing(store, ease, sasrec):
     for run in (ease, sasrec):
         engine = Engine([run], store)

@@ -10,6 +10,7 @@ for given scores does not depend on how the catalog was divided among stretches 
 
 from __future__ import annotations
 
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -32,6 +33,9 @@ THREAD_ELEMENTS = 16_000_000
 """Elements of item vectors that a thread must have to read before it is worth starting."""
 THREAD_PRODUCTS = 100_000_000
 """The same in multiplications: products of many rows are shared out less well than reading is."""
+REDUCED_AT_ONCE = 512
+"""Scores that a reduction over rows takes side by side: with a few, calls cost more than scores."""
+LOWEST = np.float32(-np.inf)
 
 
 class _Buffers(threading.local):
@@ -117,15 +121,13 @@ def _from_one_stretch(query: Floats, catalog: Catalog, k: int, hidden: Ints) -> 
     time.
     """
     places = catalog.places
-    kept = min(k, max(places, 1))
-    groups = _power(2 * kept)
-    scores, marks = _buffers.of(-(-places // groups) * groups)
+    scores, marks = _buffers.of(places)
     with np.errstate(all="ignore"):
         _Scores(query, catalog)(0, places, scores[:, None])
-        scores[places:] = -np.inf
         if len(hidden):
             scores[hidden] = -np.inf
-        found = np.greater(scores, _bound(scores, kept), out=marks).nonzero()[0]
+        bound = _bound(scores, min(k, max(places, 1)))
+        found = np.greater(scores, bound, out=marks).nonzero()[0]
     best = scores[found]
     order = (-best).argsort(kind="stable")[:k]
     if len(order) == k:
@@ -263,16 +265,21 @@ def _bound(scores: Floats, k: int) -> Floats:
     """For each column of ``scores`` ``[size, ...]`` a value just below its k-th best at most.
 
     The scores are divided into groups, each with its maximum; the k-th best of these is at most the
-    k-th best of all. -inf where there are too few scores for it to be of use.
+    k-th best of all. -inf where there are too few scores for it to be of use. Scores at the end
+    that fill no row of a reduction are not looked at.
     """
     groups, columns = _power(2 * k), scores.shape[1:]
     if len(scores) < 4 * groups:
         return np.full(columns, -np.inf, np.float32)
-    highest = np.fmax.reduce(scores.reshape(len(scores) // groups, -1), axis=0)
-    highest[np.isnan(highest)] = -np.inf
+    width = math.prod(columns)
+    wide = max(groups, _power(min(REDUCED_AT_ONCE // width, len(scores) // 4) // 2 + 1))
+    whole = scores[: len(scores) // wide * wide].reshape(-1, wide * width)
+    highest = np.fmax.reduce(whole, axis=0, initial=-np.inf)  # NaN counts as -inf
+    if wide > groups:
+        highest = np.fmax.reduce(highest.reshape(-1, groups * width), axis=0)
     highest = highest.reshape(groups, *columns)
     highest.partition(groups - k, axis=0)
-    return np.nextafter(highest[groups - k], np.float32(-np.inf))  # its equals may be of the best
+    return np.nextafter(highest[groups - k], LOWEST)  # its equals may be of the best
 
 
 def _power(number: int) -> int:

@@ -82,7 +82,9 @@ class NormedLinear(Linear):
 
     def __call__(self, x: Vector) -> Vector:
         """``[in]`` to ``[out]``."""
-        return super().__call__(self.standardize(x))
+        y = self.weight.dot(self.standardize(x))
+        y += self.bias
+        return y
 
 
 class Standardize:
@@ -170,8 +172,7 @@ class FullStep:
     def __init__(self, module: FullKeyValues) -> None:
         """Takes its weights."""
         self.makes, self.dim = [module.project], module.key_dim
-        head = module.key_dim // module.heads
-        self.heads = [slice(at, at + head) for at in range(0, self.dim, head)]
+        self.heads, self.head = module.heads, module.key_dim // module.heads
         self.activation = module.activation
 
     def pack(self, made: Vector) -> np.ndarray:
@@ -185,19 +186,22 @@ class FullStep:
 
     def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
         """See ``KeyValuesStep``."""
-        out = np.empty((len(self.heads), len(known.key) + 1), np.float32)
-        for row, head in zip(out, self.heads, strict=True):
-            np.dot(known.key[:, head], query[head], out=row[:-1])
-            row[-1] = new.key[0, head].dot(query[head])
-        return out
+        query, key = query.reshape(self.heads, self.head, 1), self._by_head(known.key)
+        out = np.empty((self.heads, key.shape[1] + 1, 1), np.float32)
+        np.matmul(key, query, out=out[:, :-1])
+        np.matmul(self._by_head(new.key), query, out=out[:, -1:])
+        return out[:, :, 0]
 
     def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
         """See ``KeyValuesStep``."""
-        heads = zip(weights, self.heads, strict=True)
-        mixed = [
-            row[:-1].dot(known.value[:, head]) + row[-1] * new.value[0, head] for row, head in heads
-        ]
-        return np.concatenate(mixed)
+        weights = weights[:, None]  # [H, 1, n + 1]
+        mixed = np.matmul(weights[:, :, :-1], self._by_head(known.value))  # [H, 1, K / H]
+        mixed += weights[:, :, -1:] * self._by_head(new.value)
+        return mixed.reshape(-1)
+
+    def _by_head(self, kept: np.ndarray) -> np.ndarray:
+        """``[n, K]`` as ``[H, n, K / H]``; nothing is copied."""
+        return kept.reshape(len(kept), self.heads, self.head).transpose(1, 0, 2)
 
 
 class CollectiveStep:
@@ -256,8 +260,7 @@ class CollectiveStep:
         query = query.reshape(len(self.heads), -1)  # [H, U + G]
         found = None
         if known.index is not None and new.index is not None:
-            asked = query[:, self.per_head :]
-            of_pool = np.array([keys.dot(row) for keys, row in zip(self.keys, asked, strict=True)])
+            of_pool = np.matmul(self.keys, query[:, self.per_head :, None])[:, :, 0]  # [H, m]
             found = of_pool.take(_both(known.index[:, 0], new.index[:, 0]), 1)
         if self.own:
             scaled = (query[:, : self.per_head] * self.scale[0]).reshape(-1, 1) * self.blocks
@@ -276,9 +279,8 @@ class CollectiveStep:
         if known.index is not None and new.index is not None:
             places = _both(known.index[:, 1], new.index[:, 1]) + self.bins  # [H, n + 1]
             sums = np.bincount(places.ravel(), weights.ravel(), len(self.heads) * self.size)
-            sums = sums.astype(np.float32).reshape(len(self.heads), -1)  # [H, m]
-            for out, row, values in zip(mixed, sums, self.values, strict=True):
-                row.dot(values, out=out[self.per_head :])
+            sums = sums.astype(np.float32).reshape(len(self.heads), 1, -1)  # [H, 1, m]
+            np.matmul(sums, self.values, out=mixed[:, None, self.per_head :])
         return mixed.ravel()
 
 
@@ -304,6 +306,7 @@ class BlockStep:
         assert isinstance(widen, nn.Linear) and isinstance(narrow, nn.Linear)
         self.widen = NormedLinear(block.feedforward_norm, widen)
         self.narrow = Linear(narrow)
+        self.narrow.weight *= 0.5  # for what reads it is twice as large
 
     def read(self, records: np.ndarray) -> Read:
         """See ``LayerStep``."""
@@ -317,14 +320,12 @@ class BlockStep:
         new = self.key_values.read(fresh[None])
         weights = self.key_values.scores(made[: self.query], known, new)  # [H, n + 1]
         weights += self.bias[:, -weights.shape[1] :]
-        for row in weights:
-            row -= row.max()
-            np.exp(row, out=row)
-            row *= 1 / row.sum()
+        weights -= np.maximum.reduce(weights, 1, keepdims=True)
+        np.exp(weights, out=weights)
+        weights *= 1 / np.add.reduce(weights, 1, keepdims=True)
         x = x + self.output(self.key_values.mix(weights, known, new))
         inner = self.widen(x)
-        inner *= erf(inner * math.sqrt(0.5)) + 1  # GELU, of which the half follows
-        inner *= 0.5
+        inner *= erf(inner * math.sqrt(0.5)) + 1  # twice the GELU
         return x + self.narrow(inner), fresh
 
 

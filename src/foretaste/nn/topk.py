@@ -69,7 +69,7 @@ def top_k(
     if threads is not None and threads < 1:
         raise InputError(f"top_k: threads = {threads} must be at least 1.")
     chosen = None if allowed is None else _numbers(allowed, len(weight))
-    if not vectors.is_cpu or not len(vectors):
+    if not vectors.is_cpu or not vectors.shape[0]:
         return _on_device(vectors.detach(), weight.detach(), k, seen, chosen)
     queries, catalog = vectors.detach().numpy(), Catalog(weight.detach().numpy(), chosen)
     found = best_items(queries, catalog, k, seen, threads or torch.get_num_threads())
@@ -110,9 +110,10 @@ def check(vectors: Tensor, weight: Tensor, k: int, seen: Seen | None) -> None:
         raise InputError(f"top_k: k = {k} must be at least 1.")
     if seen is None:
         return
-    if len(seen) != len(vectors):
+    rows, items_there = vectors.shape[0], weight.shape[0]  # len of a tensor takes longer
+    if len(seen) != rows:
         raise InputError(
-            f"top_k: seen has {len(seen)} rows, vectors {len(vectors)}. Give one array for each "
+            f"top_k: seen has {len(seen)} rows, vectors {rows}. Give one array for each "
             "row, empty where nothing is to be left out."
         )
     for row, items in enumerate(seen):
@@ -121,10 +122,10 @@ def check(vectors: Tensor, weight: Tensor, k: int, seen: Seen | None) -> None:
         if items.dtype.kind not in "iu":
             raise InputError(f"top_k: seen[{row}] is {items.dtype}, must be item numbers (int).")
         low, high = items.min(), items.max()
-        if low < 0 or high >= len(weight):
+        if low < 0 or high >= items_there:
             raise InputError(
                 f"top_k: seen[{row}] has item {low if low < 0 else high}, which is not in "
-                f"0..{len(weight) - 1}. Leave out the items that the catalog does not have."
+                f"0..{items_there - 1}. Leave out the items that the catalog does not have."
             )
 
 

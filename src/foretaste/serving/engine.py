@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from foretaste.errors import InputError
 from foretaste.recommenders.core.incremental import IncrementalRecommender
@@ -124,15 +123,13 @@ class _RunEngine:
         self._keeping = run.incremental if states else None
         self._index = None if run.index is None else run.index.index
 
-    @torch.inference_mode()
     def answer(self, questions: Sequence[Question]) -> Answers:
         cases = self._histories.find(questions)
-        stepping = [
-            place
-            for place, case in enumerate(cases)
-            if self._keeping is not None and case.log is not None and len(case.items)
-        ]
-        others = sorted(set(range(len(cases))).difference(stepping))
+        stepping: list[int] = []
+        others: list[int] = []
+        for place, case in enumerate(cases):
+            steps = self._keeping is not None and case.log is not None and len(case.items)
+            (stepping if steps else others).append(place)
         ranked: dict[int, Ranked] = {}
         changes: list[StateChange] = []
         if stepping and self._keeping is not None:
@@ -158,7 +155,7 @@ class _RunEngine:
             if case.times is not None
         ]
         done = model.advance(states, sequences_of(fresh, times))
-        found = rank_by_vectors(done.vectors, model.item_vectors(), cases, self._index)
+        found = rank_by_vectors(done.vectors, self.run.item_vectors, cases, self._index)
         changes = []
         for case, records in zip(cases, done.records, strict=True):
             change = self._change(model, case, records)

@@ -83,7 +83,7 @@ class Histories:
             return self._of_request(question)
         numbers = self._numbers.of(log.items)
         known = numbers >= 0
-        if known.all():
+        if np.count_nonzero(known) == len(known):
             case = Case(question, numbers, log.times, [], log=log)
         else:
             strange = np.unique(log.items[~known])
@@ -101,7 +101,7 @@ class Histories:
         first_new = state.consumed - begin
         if not 0 <= first_new <= len(known):
             return
-        consumed = int(known[:first_new].sum())
+        consumed = int(np.count_nonzero(known[:first_new]))
         whole = len(state.records) >= min(consumed, self._keeping.window)
         if whole and len(case.items) - consumed < self._keeping.readable:
             case.state, case.new = state, len(case.items) - consumed

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
@@ -62,6 +63,12 @@ class ServedRun:
         """The model, when it can be asked from what is kept of a user."""
         model = self.recommender
         return model if isinstance(model, IncrementalRecommender) else None
+
+    @cached_property
+    def item_vectors(self) -> Tensor:
+        """Of ``incremental``, ``[N, D]``: made once, for the model never changes."""
+        assert self.incremental is not None
+        return self.incremental.item_vectors()
 
     @cached_property
     def titles(self) -> TitleSearch:
@@ -143,7 +150,7 @@ class CatalogNumbers:
     def __init__(self, catalog: Catalog, store: ItemDictionary) -> None:
         """The table is empty."""
         self._catalog, self._store = catalog, store
-        self._table = np.empty(0, np.int32)
+        self._table, self._known = np.empty(0, np.int32), 0  # the table has room for more
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
         """Item numbers int32 of the store's ``numbers`` (uint32); -1 outside the catalog and for
@@ -152,19 +159,27 @@ class CatalogNumbers:
         Raises:
             StoreError: when the store has to be asked and does not answer.
         """
-        known, needed = len(self._table), int(numbers.max(initial=0)) + 1
-        if needed <= known or not len(numbers):  # NAMELESS is above all that have a name
-            return self._table[numbers]
-        named = numbers != NAMELESS
-        if not named.all():
+        if not len(numbers):
+            return np.empty(0, np.int32)
+        highest = int(numbers.max())
+        if highest == NAMELESS:  # which is above all that have a name
+            named = numbers != NAMELESS
             found = np.full(len(numbers), -1, np.int32)
             found[named] = self.of(numbers[named])
             return found
-        if known < needed:
-            texts = self._store.item_ids(np.arange(known, needed))
-            new = self._catalog.numbers(texts).astype(np.int32)
-            self._table = np.concatenate([self._table, new])
-        return self._table[numbers]
+        if highest >= self._known:
+            self._learn(highest + 1)
+        return self._table.take(numbers)
+
+    def _learn(self, needed: int) -> None:
+        """Ask the store for the ids up to number ``needed - 1``."""
+        texts = self._store.item_ids(np.arange(self._known, needed))
+        if needed > len(self._table):  # by doubling: a new item may come with every event
+            grown = np.empty(max(needed, 2 * len(self._table)), np.int32)
+            grown[: self._known] = self._table[: self._known]
+            self._table = grown
+        self._table[self._known : needed] = self._catalog.numbers(texts)
+        self._known = needed
 
 
 class ItemDictionary(Protocol):

@@ -41,7 +41,7 @@ def rank_by_vectors(
         return found
     asked = [cases[place] for place in whole]
     seen = [_left_out(case) for case in asked]
-    k = min(max(case.question.k for case in asked), len(weight))
+    k = min(max([case.question.k for case in asked]), weight.shape[0])
     queries = vectors if len(whole) == len(cases) else vectors[torch.tensor(whole)]
     if index is None:
         top = top_k(queries, weight, k, seen=seen)
@@ -62,6 +62,7 @@ class ScoresItems(Protocol):
         ...
 
 
+@torch.inference_mode()
 def rank_by_scores(recommender: Recommender, cases: Sequence[Case]) -> list[Ranked]:
     """Lists computed from whole histories.
 

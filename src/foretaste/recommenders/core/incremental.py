@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
@@ -55,7 +56,6 @@ class IncrementalRecommender(SequenceRecommender):
         """Vectors ``[N, D]``; the score of an item is its product with a user's vector."""
         return self.network.catalog().detach()
 
-    @torch.inference_mode()
     def advance(self, states: Sequence[np.ndarray], new: Sequences) -> Advance:
         """Add new events to what is kept of users, and ask after the last of them.
 
@@ -68,30 +68,31 @@ class IncrementalRecommender(SequenceRecommender):
         Raises:
             InputError: when the model reads times and ``new`` has none.
         """
-        if self.network.training:  # asking every module takes longer than a step
-            self.network.eval()
-        weight = self.network.items.weight
-        records = [np.empty((0, self.record_bytes), np.uint8)] * len(states)
+        network = self.network
+        if network.training:  # asking every module takes longer than a step
+            network.eval()
+        weight = network.items.weight
+        records = [np.empty((0, network.record_bytes), np.uint8)] * len(states)
         on_cpu = np.zeros((len(states), weight.shape[1]), np.float32)
         vectors = torch.from_numpy(on_cpu).to(weight.device)  # on a CPU the same numbers
-        counts = [min(length, self.readable) for length in new.lengths.tolist()]
-        for count in sorted(set(counts)):
-            rows = [row for row, mine in enumerate(counts) if mine == count]
-            if count > 1 or weight.device.type != "cpu":
+        readable = self.readable
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, length in enumerate(new.lengths.tolist()):
+            rows_of[min(length, readable)].append(row)
+        for count, rows in rows_of.items():
+            if count > 1 or not weight.is_cpu:
                 self._together(states, new, rows, count, records, vectors)
                 continue
-            step = self.network.stepper()
+            step = network.stepper()
             for row in rows:
                 if count:
-                    vector, made = step.extend(states[row], *_event(new, row))
+                    on_cpu[row], made = step.extend(states[row], *_event(new, row))
                     records[row] = made[None]
                 elif len(states[row]):
-                    vector = step.query(states[row])
-                else:
-                    continue
-                on_cpu[row] = vector
+                    on_cpu[row] = step.query(states[row])
         return Advance(records, vectors)
 
+    @torch.inference_mode()
     def _together(
         self,
         states: Sequence[np.ndarray],

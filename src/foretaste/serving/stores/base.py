@@ -12,6 +12,7 @@ import hashlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -235,10 +236,11 @@ class UserStore(ABC):
         """The ids behind item numbers of this store's logs; InputError for a number not given,
         which NAMELESS is."""
         wanted = np.asarray(numbers, dtype=np.int64)
-        known = self._items(int(wanted.max()) + 1 if len(wanted) else 0)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(known)):
+        highest = int(wanted.max(initial=-1))
+        known = self._items(highest + 1)
+        if highest >= len(known) or wanted.min(initial=0) < 0:
             raise InputError(
-                f"item number {wanted.max()}: {self.name} has given the numbers 0 to "
+                f"item number {highest}: {self.name} has given the numbers 0 to "
                 f"{len(known) - 1}; numbers of one store mean nothing in another"
             )
         return [known[number] for number in wanted.tolist()]
@@ -288,8 +290,9 @@ class UserStore(ABC):
         """Item ids by number, at least ``needed`` of them if there are so many; None: all."""
 
 
+@lru_cache(64)
 def digest(text: str) -> bytes:
-    """A few bytes for a model's fingerprint, whatever its text."""
+    """A few bytes for a model's fingerprint, whatever its text; calls name the same few."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=MODEL_BYTES).digest()
 
 
