@@ -125,7 +125,7 @@ DIAL = (0, 1, 2)
 """Warm-up slots of MDGR; as many as there are, serial decoding, is added."""
 SOURCES = ("text", "collaborative", "both")
 L2 = (10.0, 100.0, 1_000.0)
-LENGTHS = "lengths.npy"
+LENGTHS = "lengths.npz"
 """Events before each test question."""
 LONG = 9
 """Events of a long history: ten with the answer, as S2GR's paper keeps in its test."""
@@ -302,7 +302,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
         p = corrected[name, control]
         return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}; p {p:.3f})"
 
-    rows, long = [], np.load(runs / data / LENGTHS) >= LONG
+    rows, long = [], np.load(runs / data / LENGTHS)["lengths"] >= LONG
     for name, kept in known.items():
         ndcg = bootstrap_mean(kept.values("ndcg@10"))
         control = controls.get(name, "")
@@ -319,7 +319,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
                 "minus SASRec": told(name, "SASRec"),
                 "rate": f"{float(kept.seeds[0]['rate']):g}",
                 "CPU s to fit": f"{np.mean([one['fit_seconds'] for one in kept.seeds]):.0f}",
-                "ms/question": "{:.1f}".format(
+                "ms/question": "{:.2f}".format(
                     1000
                     * np.mean([one["ask_seconds"] for one in kept.seeds])
                     / len(kept.seeds[0]["ndcg@10"])
@@ -359,7 +359,7 @@ def main() -> None:
     unpack(archive, args.runs)
     for data in read_data(args):
         (args.runs / data.name).mkdir(parents=True, exist_ok=True)
-        np.save(args.runs / data.name / LENGTHS, data.split.test.histories.lengths)
+        np.savez(args.runs / data.name / LENGTHS, lengths=data.split.test.histories.lengths)
         for seed in args.seeds:
             for arm in [ARMS[number] for number in args.arms]:
                 measured(arm, data, seed, args)
