@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/collectivekv.py --data ml-100k.parquet --models sasrec hstu
 
 Every arm has the same width, layers, batches and early stopping; only what a cache keeps of an
-event differs. For each seed full attention is trained first; every arm of SASRec, the full cache
-too, then starts from its weights (``model.start_from``) and trains on by the same rule. Two arms
-train from nothing instead, as the paper does; HSTU always does. Models are asked as
+event differs. For each seed full attention is trained first; every arm, the full cache too, then
+starts from its weights (``model.start_from``) and trains on by the same rule. Two arms train from
+nothing instead, as the paper does. Models are asked as
 ``foretaste evaluate`` asks them (leave-last-out, full catalog, seen items left out). Differences
 from the full cache are paired by user, each user's mean over the seeds. Bytes are counted from what
 a store holds of the users of the test set. Figures per user are kept in ``--runs``, one file for
@@ -269,7 +269,7 @@ def main() -> None:
                     if kept.path(seed).exists():
                         continue
                     start = None
-                    if arm.starts and model == "sasrec":
+                    if arm.starts:
                         start = trained(model, source, prepared, seed, args.runs / source.stem)
                     found = measure(model, source, prepared, arm, seed, start)
                     kept.save(seed, found)

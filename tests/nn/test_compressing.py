@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from foretaste.nn.attention import WindowedAttention
-from foretaste.nn.compressing import begin_collective, k_means
+from foretaste.nn.attention import WindowedAttention, distances
+from foretaste.nn.compressing import k_means
 from foretaste.nn.key_values import CollectiveConfig, key_values
+from foretaste.recommenders.hstu import HSTUConfig, HSTULayer
 
 DIM, HEADS, WINDOW = 12, 3, 8
 
@@ -38,7 +39,7 @@ def full_and_events() -> tuple[WindowedAttention, torch.Tensor]:
 def test_where_nothing_is_lost_it_is_the_same_attention(config: dict[str, Any]):
     full, x = full_and_events()
     made = attention(**config)
-    begin_collective(made, full, x.flatten(0, 1), seed=0)
+    made.begin_from(full, x.flatten(0, 1), seed=0)
     torch.testing.assert_close(made(x), full(x), rtol=1e-3, atol=1e-4)
 
 
@@ -46,7 +47,7 @@ def test_where_nothing_is_lost_it_is_the_same_attention(config: dict[str, Any]):
 def test_eight_bits_lose_little():
     full, x = full_and_events()
     made = attention(user_dim=DIM, pool_size=0, user_type="int8")
-    begin_collective(made, full, x.flatten(0, 1), seed=0)
+    made.begin_from(full, x.flatten(0, 1), seed=0)
     assert (made(x) - full(x)).std() < 0.1 * full(x).std()
 
 
@@ -61,12 +62,36 @@ def test_more_bytes_lose_less_and_gates_begin_open():
         {"user_dim": 6, "pool_size": 16, "user_type": "fp32"},
     ):
         made = attention(**config)
-        begin_collective(made, full, x.flatten(0, 1), seed=0)
+        made.begin_from(full, x.flatten(0, 1), seed=0)
         lost.append(float((made(x) - full(x)).square().mean()))
         hard = made(x)
         made.key_values.gated = True  # type: ignore[assignment]
         assert (made(x) - hard).std() < 0.2 * hard.std()
     assert lost == sorted(lost, reverse=True)
+
+
+@torch.no_grad()
+def test_attention_without_softmax_begins_from_full_too():
+    shape: dict[str, Any] = {"dim": DIM, "heads": HEADS, "window": WINDOW}
+    torch.manual_seed(0)
+    full = HSTULayer(HSTUConfig(**shape)).eval()
+    for parameter in full.parameters():
+        parameter.data += 0.4 * torch.randn_like(parameter)
+    x, back = torch.randn(5, 8, DIM), distances(8, 8, torch.device("cpu"))[None]
+    lost = []
+    for collective in (
+        {"user_dim": 0, "pool_size": 20},
+        {"user_dim": 6, "pool_size": 20, "user_type": "fp32"},
+        {"user_dim": 0, "pool_size": 40},  # an entry for every event
+    ):
+        made = HSTULayer(HSTUConfig(**shape, attention="collective", collective=collective))  # type: ignore[arg-type]
+        same = {name: w for name, w in full.state_dict().items() if "key_values" not in name}
+        made.eval().load_state_dict(same, strict=False)
+        made.begin_from(full, full.norm(x).flatten(0, 1), seed=0)
+        expected = full(x, x, back, None)
+        lost.append(float((made(x, x, back, None) - expected).std() / (expected - x).std()))
+    assert lost == sorted(lost, reverse=True)
+    assert lost[-1] < 1e-3
 
 
 def test_k_means_finds_what_is_apart_and_leaves_no_centre_empty():

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foretaste.nn.compressing import begin_key_values, turn_output, turn_query
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import falling
 from foretaste.nn.key_values import KeyValues, split_heads
@@ -63,6 +64,18 @@ class IncrementalLayer(nn.Module):
             ``[B, M, R]``.
         """
 
+    @abstractmethod
+    def begin_from(self, full: Self, x: Tensor, seed: int) -> None:
+        """Become, with collective keys and values, what a trained layer with full ones is.
+
+        Weights of equal shape are there already; this sets those that change with the form.
+
+        Args:
+            full: of the same width, heads and window.
+            x: ``[n, D]``, what its keys and values were made of; at least as many as pool entries.
+            seed: of k-means.
+        """
+
 
 class WindowedAttention(nn.Module):
     """Multi-head softmax attention with a learned bias for every distance."""
@@ -81,6 +94,14 @@ class WindowedAttention(nn.Module):
     def begin_falling(self, places: int) -> None:
         """Give the biases the first values of ``falling``; an event takes so many places."""
         self.by_distance.copy_(falling(self.heads, self.window, places))
+
+    @torch.no_grad()
+    def begin_from(self, full: WindowedAttention, x: Tensor, seed: int) -> None:
+        """As of ``IncrementalLayer``."""
+        turns = begin_key_values(self.key_values, full.key_values, x, seed)
+        turn_query(self.query, full.query, turns.key, full.scale / self.scale)
+        turn_output(self.output, full.output, turns.value)
+        self.by_distance.copy_(full.by_distance)
 
     def forward(self, x: Tensor, first: int = 0) -> Tensor:
         """``x`` right-padded ``[B, L, D]`` to the events from ``first`` on, ``[B, L - first, D]``.
@@ -197,6 +218,10 @@ class WindowedBlock(IncrementalLayer):
     def pack(self, x: Tensor) -> Tensor:
         """As of ``IncrementalLayer``."""
         return self.key_values.pack(self.attention_norm(x))
+
+    def begin_from(self, full: WindowedBlock, x: Tensor, seed: int) -> None:
+        """As of ``IncrementalLayer``."""
+        self.attention.begin_from(full.attention, x, seed)
 
     def _rest(self, x: Tensor) -> Tensor:
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))

@@ -5,16 +5,20 @@ linear router: ``|k - c|^2`` is smallest where ``k c' - |c|^2 / 2`` is largest. 
 centres of k-means over the keys of many events; each head is turned so that its first numbers are
 the directions in which keys differ most from their centres, and those become the event's own part.
 Queries and outputs turn with them. What is left to training is to make up for the rest.
+
+Keys with an activation are sorted by what they were before it, where the router is as exact; what
+asks them and norms them is not free to turn, so the numbers of a head change places only, and those
+that become the event's own are what a linear function fits best.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from foretaste.nn.attention import WindowedAttention
 from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues, KeyValues
 
 ROUNDS = 15
@@ -53,26 +57,11 @@ class Turns(NamedTuple):
 
 
 @torch.no_grad()
-def begin_collective(to: WindowedAttention, full: WindowedAttention, x: Tensor, seed: int) -> None:
-    """Set the weights of ``to`` (collective) from ``full`` and the events it has seen.
-
-    Args:
-        to: attention of the same width, heads and window.
-        full: trained attention with full keys and values.
-        x: ``[n, D]``, what ``full`` made keys and values of; at least as many as pool entries.
-        seed: of k-means.
-    """
-    turns = begin_key_values(to.key_values, full.key_values, x, seed)
-    turn_query(to.query, full.query, turns.key, full.scale / to.scale)
-    turn_output(to.output, full.output, turns.value)
-    to.by_distance.copy_(full.by_distance)
-
-
-@torch.no_grad()
 def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) -> Turns:
     """Set collective keys and values ``made`` from full ones.
 
-    What asks and what reads them must turn with them (``turn_query``, ``turn_output``).
+    What asks and what reads them must turn with them (``turn_query``, ``turn_output``). With an
+    activation a turn only changes the places of numbers.
 
     Args:
         made: collective, of the same width and heads.
@@ -82,7 +71,10 @@ def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) ->
     """
     assert isinstance(made, CollectiveKeyValues) and isinstance(whole, FullKeyValues)
     weights = whole.project.weight.chunk(2), whole.project.bias.chunk(2)
-    key, value = (_part(weight, bias, x, made, seed) for weight, bias in zip(*weights, strict=True))
+    key, value = (
+        _part(weight, bias, whole.activation, x, made, seed)
+        for weight, bias in zip(*weights, strict=True)
+    )
     for name, parts in (
         ("user", [(part.own_weight, part.own_bias) for part in (key, value)]),
         ("router", [(part.route_weight, part.route_bias) for part in (key, value)]),
@@ -102,41 +94,68 @@ def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) ->
     return Turns(key.turn, value.turn)
 
 
-def _part(weight: Tensor, bias: Tensor, x: Tensor, made: CollectiveKeyValues, seed: int) -> Part:
-    """Keys or values ``weight x + bias`` in collective form."""
+def _part(
+    weight: Tensor,
+    bias: Tensor,
+    activation: Callable[[Tensor], Tensor],
+    x: Tensor,
+    made: CollectiveKeyValues,
+    seed: int,
+) -> Part:
+    """Keys or values ``activation(weight x + bias)`` in collective form."""
     heads, config = made.heads, made.config
-    vectors = x @ weight.T + bias  # [n, D]
-    residual, centres = vectors - vectors.mean(0), None
+    free = isinstance(activation, nn.Identity)
+    raw = x @ weight.T + bias  # [n, D]
+    vectors = activation(raw)
+    residual, centres, entries = vectors - vectors.mean(0), None, None
     if config.pool_size:
-        centres = k_means(vectors, config.pool_size, seed)  # [m, D]
-        residual = vectors - centres[_nearest(vectors, centres)]
+        centres = k_means(raw, config.pool_size, seed)  # [m, D]
+        entries = activation(centres)
+        residual = vectors - entries[_nearest(raw, centres)]
     own = config.user_dim // heads
     kept = weight.shape[0] // heads if config.pool_size else own
-    # Directions of each head, those with most residual first.
-    spread = torch.einsum("nhk,nhl->hkl", *(residual.unflatten(1, (heads, -1)),) * 2)
-    turn = torch.linalg.eigh(spread).eigenvectors.flip(2)[:, :, :kept]  # [H, K, K']
-    turned = torch.einsum("hkd,hkl->hld", weight.unflatten(0, (heads, -1)), turn)  # [H, K', D]
-    moved = torch.einsum("hk,hkl->hl", bias.unflatten(0, (heads, -1)), turn)  # [H, K']
-    own_weight, own_bias = turned[:, :own].flatten(0, 1), moved[:, :own].flatten()
-    if centres is None:
+    turn = (_directions if free else _places)(residual.unflatten(1, (heads, -1)))[:, :, :kept]
+    if free:
+        own_weight = turned(weight, turn[:, :, :own])
+        own_bias = turned(bias[:, None], turn[:, :, :own])[:, 0]
+    else:
+        goal = torch.einsum("nhk,hku->nhu", vectors.unflatten(1, (heads, -1)), turn[:, :, :own])
+        with_one = torch.cat([x, torch.ones_like(x[:, :1])], 1)
+        fitted = torch.linalg.lstsq(with_one, goal.flatten(1)).solution  # [D + 1, H U]
+        own_weight, own_bias = fitted[:-1].T, fitted[-1]
+    if centres is None or entries is None:
         return Part(turn, own_weight, own_bias, None, weight[:0], bias[:0])
-    entries = torch.einsum("mhk,hkl->mhl", centres.unflatten(1, (heads, -1)), turn)[:, :, own:]
+    shared = torch.einsum("mhk,hkl->mhl", entries.unflatten(1, (heads, -1)), turn)[:, :, own:]
     route = centres @ weight  # [m, D]
     height = centres @ bias - centres.square().sum(1) / 2  # [m]
     best = (x @ route.T + height).amax(1)
     factor = 1 / best.std().clamp_min(1)  # does not change which entry is the highest
     height = (height - best.mean()) * factor + OPEN_GATE
-    return Part(turn, own_weight, own_bias, entries, route * factor, height)
+    return Part(turn, own_weight, own_bias, shared, route * factor, height)
+
+
+def _directions(residual: Tensor) -> Tensor:
+    """Of each head in ``[n, H, K]`` the directions with most in them first, ``[H, K, K]``."""
+    spread = torch.einsum("nhk,nhl->hkl", residual, residual)
+    return torch.linalg.eigh(spread).eigenvectors.flip(2)
+
+
+def _places(residual: Tensor) -> Tensor:
+    """Of each head in ``[n, H, K]`` the numbers with most in them first, ``[H, K, K]``."""
+    order = residual.square().sum(0).argsort(1, descending=True)  # [H, K]
+    return nn.functional.one_hot(order).to(residual.dtype).mT
+
+
+def turned(rows: Tensor, turn: Tensor) -> Tensor:
+    """Rows ``[H K, ...]`` that make numbers of heads, so that they make turned ones."""
+    return torch.einsum("hkd,hkl->hld", rows.unflatten(0, (len(turn), -1)), turn).flatten(0, 1)
 
 
 @torch.no_grad()
 def turn_query(to: nn.Linear, full: nn.Linear, turn: Tensor, factor: float) -> None:
     """Have ``to`` ask turned keys as ``full`` asked the old ones, times ``factor``."""
-    heads = len(turn)
-    weight = torch.einsum("hkd,hkl->hld", full.weight.unflatten(0, (heads, -1)), turn)
-    bias = torch.einsum("hk,hkl->hl", full.bias.unflatten(0, (heads, -1)), turn)
-    to.weight.copy_(weight.flatten(0, 1) * factor)
-    to.bias.copy_(bias.flatten() * factor)
+    to.weight.copy_(turned(full.weight, turn) * factor)
+    to.bias.copy_(turned(full.bias[:, None], turn)[:, 0] * factor)
 
 
 @torch.no_grad()

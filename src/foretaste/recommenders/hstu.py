@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foretaste.nn.attention import Cached, IncrementalLayer, distances
+from foretaste.nn.compressing import begin_key_values, turn_output, turned
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
 from foretaste.nn.key_values import key_values, split_heads
@@ -103,6 +104,20 @@ class HSTULayer(IncrementalLayer):
     def pack(self, x: Tensor) -> Tensor:
         """As of ``IncrementalLayer``."""
         return self.key_values.pack(self.norm(x))
+
+    @torch.no_grad()
+    def begin_from(self, full: HSTULayer, x: Tensor, seed: int) -> None:
+        """As of ``IncrementalLayer``."""
+        turns = begin_key_values(self.key_values, full.key_values, x, seed)
+        for name in ("weight", "bias"):
+            ours, theirs = (getattr(one.asking, name) for one in (self, full))
+            theirs = theirs.view(len(theirs), -1)
+            query, gate = theirs[: full.width], theirs[full.width :]
+            both = torch.cat([turned(query, turns.key), turned(gate, turns.value)])
+            ours.copy_(both.view_as(ours))
+            norm, of = (getattr(one.mixed_norm, name) for one in (self, full))
+            norm.copy_(turned(of[:, None], turns.value)[:, 0])
+        turn_output(self.output, full.output, turns.value)
 
     def _ask(self, asking: Tensor) -> tuple[Tensor, Tensor]:
         """Queries ``[B, H, M, K]`` and gates ``[B, M, V]``."""

@@ -220,14 +220,15 @@ def cut(rows: Sequences, first: np.ndarray, last: np.ndarray) -> Sequences:
     return Sequences(rows.items[kept], offsets_of(last - first), rows.times[kept])
 
 
-def test_training_starts_from_a_run(ordinary: Split, tmp_path):
+@pytest.mark.parametrize("name", ["sasrec", "hstu"])
+def test_training_starts_from_a_run(name: str, ordinary: Split, tmp_path):
     few: dict[str, Any] = {"epochs": 6, "batch_tokens": 256, "patience": 0}
-    full: Any = find("sasrec")(dim=8, window=6, max_length=12, train=few)
+    full: Any = find(name)(dim=8, window=6, max_length=12, train=few)
     full.fit(ordinary, RunContext(seed=0))
     full.save(tmp_path)
     still = few | {"epochs": 1, "learning_rate": 1e-9}
     shape: dict[str, Any] = {"dim": 8, "window": 6, "max_length": 12, "train": still}
-    again: Any = find("sasrec")(start_from=tmp_path, **shape)
+    again: Any = find(name)(start_from=tmp_path, **shape)
     again.fit(ordinary, RunContext(seed=1))
     histories = ordinary.test.histories
     expected = full.recommend(histories, 5)
@@ -236,10 +237,10 @@ def test_training_starts_from_a_run(ordinary: Split, tmp_path):
     # Many bytes in collective form answer nearly alike, and much more so than without a start.
     kept: dict[str, Any] = {"attention": "collective"}
     kept["collective"] = {"user_dim": 4, "pool_size": 20, "user_type": "fp16"}
-    begun: Any = find("sasrec")(start_from=tmp_path, **shape, **kept)
+    begun: Any = find(name)(start_from=tmp_path, **shape, **kept)
     begun.fit(ordinary, RunContext(seed=1))
     alike = (begun.recommend(histories, 5).items == expected.items).mean()
-    alone: Any = find("sasrec")(**shape, **kept)
+    alone: Any = find(name)(**shape, **kept)
     alone.fit(ordinary, RunContext(seed=1))
     assert alike > 0.6 > (alone.recommend(histories, 5).items == expected.items).mean()
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from foretaste.data.batches import training_batches
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
-from foretaste.nn.attention import WindowedBlock
-from foretaste.nn.compressing import begin_collective
+from foretaste.nn.attention import IncrementalLayer
 from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues, KeyValues
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.sequence import tensors
@@ -72,28 +71,23 @@ def start_from(
     if {name: w.shape for name, w in ours.items()} == {n: w.shape for n, w in theirs.items()}:
         network.load_state_dict(theirs)
         return
-    blocks: list[tuple[WindowedBlock, WindowedBlock]] = []
+    pairs: list[tuple[IncrementalLayer, IncrementalLayer]] = []
     for made, full in zip(network.layers, source.layers, strict=True):
-        if not (
-            isinstance(made, WindowedBlock)
-            and isinstance(full, WindowedBlock)
-            and isinstance(made.key_values, CollectiveKeyValues)
-            and isinstance(full.key_values, FullKeyValues)
-        ):
+        assert isinstance(made, IncrementalLayer) and isinstance(full, IncrementalLayer)
+        pairs.append((made, full))
+        kinds = made.key_values, full.key_values
+        if not (isinstance(kinds[0], CollectiveKeyValues) and isinstance(kinds[1], FullKeyValues)):
             raise InputError(
-                "model.start_from: only softmax attention (sasrec) can become collective, and only "
-                "from full attention. Train from nothing, or start from a run with full attention."
+                "model.start_from: only a model with full attention can become collective. Train "
+                "from nothing, or start from a run with full attention."
             )
-        blocks.append((made, full))
-    attention = {name for name in ours if ".attention." in name or ".key_values." in name}
-    network.load_state_dict(
-        {name: theirs[name] if name not in attention else ours[name] for name in ours}
-    )
-    sources = [full.key_values for _, full in blocks]
+    known = {name for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
+    network.load_state_dict({name: (theirs if name in known else ours)[name] for name in ours})
+    sources = [full.key_values for _, full in pairs]
     seen = _seen(source, sources, histories, seed, max(EVENTS, 10 * network.pool_size))
-    for (made, full), x in zip(blocks, seen, strict=True):
+    for (made, full), x in zip(pairs, seen, strict=True):
         require_events(network.pool_size, len(x))
-        begin_collective(made.attention, full.attention, x, seed)
+        made.begin_from(full, x, seed)
 
 
 def require_events(pool_size: int, events: int) -> None:
