@@ -119,6 +119,8 @@ ARMS = [
     Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER", "TIGER"),
     Arm(f"{PARALLEL}, of all codes", "tiger", "opq", ALL_CODES, PARALLEL, PARALLEL),
     Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR", "MDGR"),
+    Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
+    Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
 ]
 NAMED = {arm.name: arm for arm in ARMS}
 DIAL = (0, 1, 2)

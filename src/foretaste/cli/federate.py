@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,9 +23,7 @@ def federate(
     data: options.Data = None,
     model: options.Model = None,
     split: options.SplitKind = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="The folder to make; runs/DATA-MODEL by default.")
-    ] = None,
+    run: options.NewRun = None,
     prepare: Annotated[
         bool,
         typer.Option("--prepare", help="Write the run folder with its Flower app; run nothing."),

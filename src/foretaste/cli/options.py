@@ -19,6 +19,9 @@ RecipeFile = Annotated[
     Path | None, typer.Argument(metavar="[RECIPE.toml]", help="A recipe; flags overrule it.")
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+NewRun = Annotated[
+    Path | None, typer.Option("--run", help="The folder to make; runs/DATA-MODEL by default.")
+]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
 Data = Annotated[
     str | None,

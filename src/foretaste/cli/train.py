@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +14,7 @@ def train(
     data: options.Data = None,
     model: options.Model = None,
     split: options.SplitKind = None,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="The folder to make; runs/DATA-MODEL by default.")
-    ] = None,
+    run: options.NewRun = None,
     user_col: options.UserCol = None,
     item_col: options.ItemCol = None,
     time_col: options.TimeCol = None,

@@ -8,7 +8,9 @@ import os
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Protocol
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from foretaste.errors import InputError
 
@@ -28,23 +30,32 @@ class Refused(EndpointError):
     """An endpoint refuses what it was asked (4xx); something else it may answer."""
 
 
-class Address(Protocol):
-    """Where to ask; see ``EndpointConfig`` and ``ChatEndpointConfig``."""
+class Endpoint(BaseModel):
+    """Where to ask, and how patiently.
 
-    @property
-    def url(self) -> str: ...  # noqa: D102 - see the configurations
+    Attributes:
+        url: such as ``http://127.0.0.1:8080/v1``.
+        model: the name that the endpoint gives its model.
+        api_key_env: the environment variable that holds the key; without it none is sent.
+        timeout: seconds for one request.
+        tries: of one request, when the endpoint is busy or cannot be reached.
+    """
 
-    @property
-    def model(self) -> str: ...  # noqa: D102
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    @property
-    def api_key_env(self) -> str: ...  # noqa: D102
+    url: str
+    model: str = Field(min_length=1)
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout: float = Field(default=60.0, gt=0)
+    tries: int = Field(default=4, ge=1)
 
-    @property
-    def timeout(self) -> float: ...  # noqa: D102
-
-    @property
-    def tries(self) -> int: ...  # noqa: D102
+    @field_validator("url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        # urllib would open file:// as well.
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("the endpoint's address must begin with http:// or https://")
+        return url.rstrip("/")
 
 
 class SameHost(urllib.request.HTTPRedirectHandler):
@@ -60,7 +71,7 @@ class Asker:
 
     def __init__(
         self,
-        address: Address,
+        address: Endpoint,
         path: str,
         wanted: str,
         *,

@@ -7,47 +7,27 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
-from foretaste.language.asking import Asker, EndpointError
+from foretaste.language.asking import Asker, Endpoint, EndpointError
 
 LARGEST_ANSWER = 256
 """Megabytes of one answer; a thousand vectors of 10,000 numbers are fewer."""
 
 
-class EndpointConfig(BaseModel):
-    """An endpoint that answers ``POST {url}/embeddings``.
+class EndpointConfig(Endpoint):
+    """An endpoint that answers ``POST {url}/embeddings``; see ``Endpoint`` for what all have.
 
     Attributes:
-        url: such as ``http://127.0.0.1:8080/v1``.
-        model: the name that the endpoint gives its model.
-        api_key_env: the environment variable that holds the key; without it none is sent.
         dimensions: ask for so many numbers a vector, where the model can.
         batch_texts: texts of one request.
         max_characters: of a text that are sent.
-        timeout: seconds for one request.
-        tries: of one request, when the endpoint is busy or cannot be reached.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["endpoint"] = "endpoint"
-    url: str
-    model: str = Field(min_length=1)
-    api_key_env: str = "OPENAI_API_KEY"
     dimensions: int | None = Field(default=None, ge=1)
     batch_texts: int = Field(default=64, ge=1, le=2_048)
     max_characters: int = Field(default=8_000, ge=1)
-    timeout: float = Field(default=60.0, gt=0)
-    tries: int = Field(default=4, ge=1)
-
-    @field_validator("url")
-    @classmethod
-    def _web(cls, url: str) -> str:
-        # urllib would open file:// as well.
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("the endpoint's address must begin with http:// or https://")
-        return url.rstrip("/")
 
 
 class EmbeddingEndpoint:

@@ -9,9 +9,9 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from foretaste.language.asking import Asker, EndpointError, Refused
+from foretaste.language.asking import Asker, Endpoint, EndpointError, Refused
 
 LARGEST_ANSWER = 8
 """Megabytes of one answer."""
@@ -20,40 +20,24 @@ FIRST_REFUSED = 24
 """Prompts that may be refused before one was answered: beyond, it is not the prompts."""
 
 
-class ChatEndpointConfig(BaseModel):
-    """An endpoint that answers ``POST {url}/chat/completions``.
+class ChatEndpointConfig(Endpoint):
+    """An endpoint that answers ``POST {url}/chat/completions``; see ``Endpoint``.
+
+    Prompts hold titles of the history, so an address that is not this device is refused, unless
+    ``elsewhere`` allows it.
 
     Attributes:
-        url: such as ``http://127.0.0.1:8080/v1``. Prompts hold titles of the history, so an
-            address that is not this device is refused, unless ``elsewhere`` allows it.
-        model: the name that the endpoint gives its model.
         elsewhere: histories may leave the device for this address.
-        api_key_env: the environment variable that holds the key; without it none is sent.
         tokens: of an answer, at most.
         batch: requests that are under way at the same time.
         timeout: seconds for one request.
-        tries: of one request, when the endpoint is busy or cannot be reached.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     kind: Literal["endpoint"] = "endpoint"
-    url: str
-    model: str = Field(min_length=1)
     elsewhere: bool = False
-    api_key_env: str = "OPENAI_API_KEY"
     tokens: int = Field(default=96, ge=1)
     batch: int = Field(default=4, ge=1, le=64)
     timeout: float = Field(default=120.0, gt=0)
-    tries: int = Field(default=4, ge=1)
-
-    @field_validator("url")
-    @classmethod
-    def _web(cls, url: str) -> str:
-        # urllib would open file:// as well.
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("the endpoint's address must begin with http:// or https://")
-        return url.rstrip("/")
 
     @model_validator(mode="after")
     def _here(self) -> ChatEndpointConfig:
