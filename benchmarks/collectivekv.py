@@ -43,6 +43,10 @@ ON: dict[str, Any] = {
     "min_epochs": 4,
     "learning_rate": 3e-4,
 }
+MANY = 500_000
+"""Events beyond which a log takes fewer epochs: one has as many steps as several of others."""
+TRAIN_MANY = TRAIN | {"epochs": 12, "patience": 3, "min_epochs": 5}
+ON_MANY = ON | {"epochs": 4, "patience": 2, "min_epochs": 2}
 
 
 class Arm(NamedTuple):
@@ -54,10 +58,12 @@ class Arm(NamedTuple):
     starts: bool = True
 
 
+LOW_RANK = "low-rank only, no fewer bytes"
+"""The decisive control of ``both``."""
 ARMS = [
     Arm("full", "full", {}),
     Arm("both", "collective", {}),
-    Arm("low-rank only, no fewer bytes", "collective", {"pool_size": 0}),
+    Arm(LOW_RANK, "collective", {"pool_size": 0}),
     Arm("pool only", "collective", {"user_dim": 0}),
     Arm("without peak", "collective", {"peak": 0.0}),
     Arm("without balance", "collective", {"balance": 0.0}),
@@ -71,8 +77,11 @@ ARMS = [
 OWN = {"sasrec": (6, 8), "hstu": (4, 6)}
 
 
-def recipe(model: str, source: Path, arm: Arm, seed: int, start: Path | None) -> Recipe:
+def recipe(
+    model: str, source: Path, prepared: Split, arm: Arm, seed: int, start: Path | None
+) -> Recipe:
     """The recipe of one fit, from the weights of ``start`` or from nothing."""
+    first, on = (TRAIN_MANY, ON_MANY) if prepared.train.events > MANY else (TRAIN, ON)
     with_pool, without = OWN[model]
     own = without if arm.collective.get("pool_size") == 0 else with_pool
     values: dict[str, Any] = {
@@ -86,7 +95,7 @@ def recipe(model: str, source: Path, arm: Arm, seed: int, start: Path | None) ->
             "collective": {"user_dim": own} | arm.collective,
             **({} if start is None else {"start_from": str(start)}),
         },
-        "train": TRAIN if start is None else ON,
+        "train": first if start is None else on,
         "run": {"seed": seed, "threads": 1},
     }
     return Recipe.build(values)
@@ -96,7 +105,7 @@ def trained(model: str, source: Path, prepared: Split, seed: int, folder: Path) 
     """A model with full attention, trained from nothing, in a folder of its own."""
     place = folder / f"{model}-start-{seed}"
     if not (place / "model.json").exists():
-        chosen = recipe(model, source, ARMS[0], seed, None)
+        chosen = recipe(model, source, prepared, ARMS[0], seed, None)
         recommender = chosen.recommender()
         recommender.fit(prepared, chosen.context())
         recommender.save(place)
@@ -105,7 +114,7 @@ def trained(model: str, source: Path, prepared: Split, seed: int, folder: Path) 
 
 def measure(model: str, source: Path, prepared: Split, arm: Arm, seed: int, start: Path | None):
     """Fit one arm; every figure that the table needs, arrays per user and numbers."""
-    chosen = recipe(model, source, arm, seed, start)
+    chosen = recipe(model, source, prepared, arm, seed, start)
     recommender = chosen.recommender()
     assert isinstance(recommender, IncrementalRecommender)
     begin = time.perf_counter()
@@ -233,6 +242,7 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
                 "NDCG@10": "{:.4f} ({:.4f}-{:.4f})".format(*quality["ndcg@10"]),
                 "HR@10": f"{quality['hr@10'].value:.4f}",
                 "minus full, NDCG@10": against.get(name, ""),
+                "both minus low-rank": against_low_rank(known) if name == "both" else "",
                 "gated minus hard": ""
                 if gated is None
                 else f"{gated - quality['ndcg@10'].value:+.4f}",
@@ -242,6 +252,16 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def against_low_rank(known: dict[str, Kept]) -> str:
+    """What the decisive control leaves of the gain, of the seeds that both have."""
+    if LOW_RANK not in known:
+        return ""
+    both, control = known["both"], known[LOW_RANK]
+    common = set(both.numbers) & set(control.numbers)
+    one = paired_difference(both.values("ndcg@10", common), control.values("ndcg@10", common))
+    return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
 
 
 def main() -> None:

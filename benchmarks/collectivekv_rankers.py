@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from collectivekv import ARMS, Arm
+from collectivekv import ARMS, LOW_RANK, Arm
 from kept import Kept, pack, unpack
 from peers.driving import write_table
 
@@ -270,6 +270,8 @@ def rows_of(source: Source, model: str) -> list[dict[str, Any]]:
         row["AUC minus full"] = difference[0] if difference else ""
         row["users' AUC minus full"] = difference[1] + p if difference else ""
         row["log-loss minus full"] = difference[2] if difference else ""
+        if name == "both" and LOW_RANK in known:
+            row["AUC minus low-rank"] = against(source.task, known[name], known[LOW_RANK])[0]
     if "full" in known:
         rows.append(by_number(source, model, rows, known["full"]))
     return rows
@@ -297,6 +299,7 @@ def row_of(source: Source, model: str, name: str, kept: Kept) -> dict[str, Any]:
         "AUC minus full": "",
         "users' AUC minus full": "",
         "log-loss minus full": "",
+        "AUC minus low-rank": "",
         "gated minus hard, AUC": "" if gated is None else f"{gated - area:+.5f}",
         "logits from records off by": f"{gap:.1e}",
         "pool entropy": "" if entropy is None else f"{entropy:.3f}",

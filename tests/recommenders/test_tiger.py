@@ -18,7 +18,7 @@ HISTORIES = [[3], [0, 5, 3], [7, 1, 2, 9]]
 KINDS = [
     pytest.param("tiger", {}, id="tiger"),
     pytest.param("tiger", {"normalise": "codes"}, id="tiger, codes"),
-    pytest.param("tiger", {"reads": "items"}, id="tiger, items"),
+    pytest.param("tiger", {"reads": "codes"}, id="tiger, reading codes"),
     pytest.param("tiger", {"architecture": "decoder-only"}, id="tiger, decoder only"),
     pytest.param(
         "tiger",

@@ -1,10 +1,10 @@
 """TIGER: the next item's semantic ID, written code by code (Rajput et al., NeurIPS 2023).
 
-Of the paper it keeps residual codes of item text, histories read as all their codes, a decoder that
-writes from left to right, and beam search. Unlike the paper's T5 the encoder looks back only, so
-that one pass over a window trains the writing after each of its events, and searching never leaves
-the catalog. The variant without a decoder is one stack over one stream of codes, whose texts go on
-where the history ends.
+Of the paper it keeps residual codes of item text, a decoder that writes from left to right, and
+beam search. An event is read as one vector of its codes, or (``reads = "codes"``) as all of them,
+as in the paper. Unlike the paper's T5 the encoder looks back only, so that one pass over a window
+trains the writing after each of its events, and searching never leaves the catalog. The variant
+without a decoder is one stack over one stream of codes, whose texts go on where the history ends.
 """
 
 from __future__ import annotations
@@ -39,11 +39,14 @@ class TIGERConfig(GeneratorConfig):
 
     architecture: Literal["encoder-decoder", "decoder-only"] = "encoder-decoder"
 
-    @model_validator(mode="after")
-    def _reads_what_it_writes(self) -> TIGERConfig:
-        if self.architecture == "decoder-only" and self.reads != "codes":
-            raise ValueError('architecture = "decoder-only" reads codes: leave reads = "codes"')
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_what_it_writes(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("architecture") != "decoder-only":
+            return given
+        if given.get("reads", "codes") != "codes":
+            raise ValueError('architecture = "decoder-only" reads codes: leave reads out')
+        return given | {"reads": "codes"}
 
 
 class Writer(Protocol):
