@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from kept import pack, unpack
-from peers.driving import write_table
+from peers.driving import read_table, write_table
 from rqfedrec_runs import DIM, MEASURED, Arm, federate, questions, read_split
 
 from foretaste.data.split import Split
@@ -259,19 +259,13 @@ def main() -> None:
         "cold": lambda: cold_rows(bench, args.seeds, few),
         "bytes": arithmetic,
     }
-    kept_path = RAW / "tables.json"
+    folder = args.raw or HERE.parent
     for part in args.parts:
+        path = folder / ("rqfedrec.md" if part == "quality" else f"rqfedrec_{part}.md")
         rows = made[part]()
-        kept = json.loads(kept_path.read_text()) if kept_path.exists() else {}
-        kept.setdefault(part, {})[bench.name if part != "bytes" else "all"] = rows
-        kept_path.write_text(json.dumps(kept, indent=1))
-        folder, name = (
-            args.raw or HERE.parent,
-            "rqfedrec.md" if part == "quality" else f"rqfedrec_{part}.md",
-        )
-        write_table(
-            folder / name, list(itertools.chain.from_iterable(kept[part].values())), ABOUT[part]
-        )
+        if part != "bytes":  # rows of other data stay as they are
+            rows = [row for row in read_table(path) if row["data"] != bench.name] + rows
+        write_table(path, rows, ABOUT[part])
     pack(RAW, archive, "*.json")
 
 

@@ -76,6 +76,15 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]], about: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that ``write_table`` wrote; none where there is none."""
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_text().splitlines() if line.startswith("|")]
+    cells = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.0f}"
