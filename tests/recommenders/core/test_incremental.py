@@ -55,7 +55,7 @@ def events(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def close(one: torch.Tensor, other: torch.Tensor, way: dict[str, Any] | None = None) -> None:
     """Equal to float32. A number on the edge between two halves may be rounded either way."""
     rounded = way is not None and way.get("collective", {}).get("user_type") == "fp16"
-    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-2 if rounded else 2e-5)
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-2 if rounded else 1e-5)
 
 
 @every_network
