@@ -71,11 +71,9 @@ ARMS = [
     Arm("int8 of the full width", "collective", {"user_dim": DIM, "pool_size": 0}),
     Arm("both, from nothing", "collective", {}, starts=False),
     Arm("low-rank only, from nothing", "collective", {"pool_size": 0}, starts=False),
-    Arm("both, pools of 1,024", "collective", {"pool_size": 1_024}),
 ]
 # Numbers of an event's own that fit 0.8 % of the full cache beside the item's number (and, for
-# HSTU, its time), with a pool and, for the control, without. Pools beyond 256 take two more bytes
-# of a layer, so there are two numbers fewer.
+# HSTU, its time), with a pool and, for the control, without.
 OWN = {"sasrec": (6, 8), "hstu": (4, 6)}
 
 
@@ -85,8 +83,7 @@ def recipe(
     """The recipe of one fit, from the weights of ``start`` or from nothing."""
     first, on = (TRAIN_MANY, ON_MANY) if prepared.train.events > MANY else (TRAIN, ON)
     with_pool, without = OWN[model]
-    pool = arm.collective.get("pool_size", 256)
-    own = without if pool == 0 else with_pool - 2 * (pool > 256)
+    own = without if arm.collective.get("pool_size") == 0 else with_pool
     values: dict[str, Any] = {
         "data": {"source": str(source)},
         "split": {"kind": "leave-last-out"},

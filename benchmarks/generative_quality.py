@@ -121,6 +121,7 @@ ARMS = [
     Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR", "MDGR"),
     Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
     Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
+    Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
 ]
 NAMED = {arm.name: arm for arm in ARMS}
 DIAL = (0, 1, 2)
