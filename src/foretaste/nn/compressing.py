@@ -7,8 +7,8 @@ the directions in which keys differ most from their centres, and those become th
 Queries and outputs turn with them. What is left to training is to make up for the rest.
 
 Keys with an activation are sorted by what they were before it, where the router is as exact; what
-asks them and norms them is not free to turn, so the numbers of a head change places only. Those with
-most left over become the event's own, made by the linear function of the event that fits them best.
+asks them and norms them is not free to turn, so the numbers of a head change places only. Those
+with most left over become the event's own, made by the linear function that fits them best.
 """
 
 from __future__ import annotations
