@@ -16,6 +16,7 @@ from foretaste.federated.core.base import LocalUsers, World
 from foretaste.federated.core.boundary import Arrays
 from foretaste.federated.core.chosen_items import ChosenItems, drawn_examples
 from foretaste.federated.core.fleet import LocalFleet
+from foretaste.federated.core.local_training import chunks
 from foretaste.federated.core.node import Node, NodeUsers
 from foretaste.federated.core.randomness import user_keys
 from foretaste.federated.core.registry import find_method
@@ -170,8 +171,9 @@ def answers(
     fresh = np.flatnonzero(~known)
     for name, array in method.first_personal(asked.keys[fresh]).items():
         own[name][fresh] = array
-    for first in range(0, len(asked.test_users), 256):
-        rows = np.arange(first, min(first + 256, len(asked.test_users)))
+    costs = method.cost(asked.test_histories.lengths) + len(asked.catalog)
+    groups = list(chunks(costs, method.config.memory))
+    for rows in groups:
         histories, users = asked.test_histories.take(rows), asked.test_users[rows]
         targets = asked.test_targets.take(rows)
         keys = asked.keys[users]
@@ -190,7 +192,8 @@ def answers(
             found |= {f"{name} of new": one for name, one in new.items()}
         for name, values in found.items():
             figures.setdefault(name, []).append(values)
-    return {name: np.concatenate(parts) for name, parts in figures.items()}
+    back = np.argsort(np.concatenate(groups))
+    return {name: np.concatenate(parts)[back] for name, parts in figures.items()}
 
 
 def _of_100(scores: torch.Tensor, targets: Sequences, keys: np.ndarray) -> dict[str, np.ndarray]:

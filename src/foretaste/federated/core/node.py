@@ -219,8 +219,9 @@ class Node:
         for name, array in self.method.first_personal(draws[fresh]).items():
             personal[name][fresh] = array
         totals: dict[str, float] = dict.fromkeys(MEASURED, 0.0)
-        for first in range(0, len(rows), 256):
-            of = rows[first : first + 256]
+        costs = self.method.cost(self.histories.lengths[rows]) + len(self.method.world.catalog)
+        for group in chunks(costs, self.config.memory):  # a user's scores lie beside the rest
+            of = rows[group]
             histories, targets = self.histories.take(of), self.targets.take(of)
             users = LocalUsers(
                 self.users.keys[of],
