@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from foretaste.errors import InputError
 from foretaste.serving.engine import Engine
 from foretaste.serving.indexing import IndexWish
 from foretaste.serving.models import ServedRun, Stamp, load_run, stamp_of
+
+AGAIN_SECONDS = 30.0
+"""Until a run is tried again that could not be loaded though its files are whole."""
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +24,8 @@ class Watcher:
 
     The new model is loaded beside the old one and answers once before it takes over. A folder
     that is being written is left alone until two looks in a row find the same files and these
-    belong together; one that cannot be read is tried again when its files change once more.
+    belong together; one that cannot be read is tried again when its files change once more. What
+    else fails may pass, as a lack of memory does: it is tried again after a while.
     """
 
     def __init__(
@@ -37,7 +42,7 @@ class Watcher:
         self._engine, self._seconds, self._swapped = engine, seconds, swapped
         self._wish = wish
         self._seen: dict[str, Stamp | None] = {run.name: run.stamp for run in engine.runs}
-        self._refused: dict[str, Stamp] = {}
+        self._refused: dict[str, tuple[Stamp, float]] = {}  # which files, and until when
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watching", daemon=True)
 
@@ -54,17 +59,22 @@ class Watcher:
         for run in self._engine.runs:
             stamp, before = stamp_of(run.path), self._seen[run.name]
             self._seen[run.name] = stamp
-            changed = stamp not in (None, run.stamp, self._refused.get(run.name))
-            if changed and stamp == before:  # nothing was written since the last look
+            if stamp is None or stamp == run.stamp or stamp != before:  # as it was, or in writing
+                continue
+            refused, until = self._refused.get(run.name, (None, 0.0))
+            if stamp != refused or time.monotonic() >= until:
                 self._load(run, stamp)
 
-    def _load(self, old: ServedRun, stamp: Stamp | None) -> None:
+    def _load(self, old: ServedRun, stamp: Stamp) -> None:
         try:
             new = load_run(old.name, old.path, self._wish)
         except InputError as error:
             logger.warning("not loaded again: %s", error)
-            if stamp is not None:
-                self._refused[old.name] = stamp
+            self._refused[old.name] = stamp, math.inf
+            return
+        except Exception:  # of any kind: the loaded run goes on answering
+            logger.exception("%s: not loaded again; next try in %g s", old.name, AGAIN_SECONDS)
+            self._refused[old.name] = stamp, time.monotonic() + AGAIN_SECONDS
             return
         if self._ended.is_set():
             return
@@ -74,6 +84,4 @@ class Watcher:
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):
-            # A folder that cannot be read today may be tomorrow; the loaded runs go on answering.
-            with suppress(OSError):
-                self.look()
+            self.look()
