@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from foretaste.serving.app import build_app
 from foretaste.serving.engine import Answers
 from foretaste.serving.models import FILES, load_run
 from foretaste.serving.questions import Question
@@ -22,6 +20,7 @@ from foretaste.serving.service import Service
 from foretaste.serving.settings import Settings
 from foretaste.serving.stores import open_store
 
+from .in_process import ask
 from .server_process import Server
 
 
@@ -144,8 +143,7 @@ def test_too_much_is_shed_and_what_was_accepted_is_finished(run_folder, tmp_path
 def test_what_takes_too_long_is_503(run_folder, monkeypatch):
     settings = Settings.build({"runs": ["x"], "store": "memory", "seconds": 0.05})
     service = Service(settings, [load_run("ease", run_folder("ease"))], open_store("memory"))
-    app, answered = build_app(service), threading.Event()
-    answer = service.engine.answer
+    answer, answered = service.engine.answer, threading.Event()
 
     def late(questions: list[Question]) -> Answers:
         assert answered.wait(30)  # no answer before the client has been told that it is late
@@ -153,15 +151,12 @@ def test_what_takes_too_long_is_503(run_folder, monkeypatch):
 
     monkeypatch.setattr(service.engine, "answer", late)
 
-    async def ask() -> tuple[httpx.Response, bytes]:
-        transport = httpx.ASGITransport(app=app)
-        client = httpx.AsyncClient(transport=transport, base_url="http://x")
-        async with app.router.lifespan_context(app), client:
-            response = await client.post("/v1/recommendations", json={"history": ["i01"]})
-            answered.set()
-            return response, (await client.get("/metrics")).content
+    async def talk(client: httpx.AsyncClient) -> tuple[httpx.Response, bytes]:
+        response = await client.post("/v1/recommendations", json={"history": ["i01"]})
+        answered.set()
+        return response, (await client.get("/metrics")).content
 
-    response, figures = asyncio.run(ask())
+    response, figures = ask(service, talk)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert "too long" in response.json()["detail"]

@@ -179,8 +179,9 @@ def _add_looks(app: FastAPI, service: Service) -> None:
     @app.get("/v1/items", response_model=schemas.Found, responses=_problems(404, 422, 429, 503))
     async def find_items(query: Annotated[ItemsQuery, Query()]) -> Response:
         """Items by title, however it is typed."""
-        ids = service.engine.run(query.run).catalog.item_ids
-        found = await service.search(query.run, query.q, query.limit)
+        run = service.engine.run(query.run)  # once: a newer one may take its place meanwhile
+        ids = run.catalog.item_ids
+        found = await service.search(run, query.q, query.limit)
         items = [
             {"item_id": ids[match.item], "title": match.title, "score": match.score}
             for match in found

@@ -139,10 +139,9 @@ class Service:
         """Remove all of a user; whether there was anything. Raises as ``log``."""
         return bool(await self._ask(self._writing, Forget(user)))
 
-    async def search(self, run: str | None, typed: str, limit: int) -> list[TitleMatch]:
-        """Items by title. Raises as ``recommend``, and ``UnknownRun`` for an unknown run."""
-        asked = Search(self.engine.run(run), typed, limit)
-        return await self._ask(self._searching, asked)
+    async def search(self, run: ServedRun, typed: str, limit: int) -> list[TitleMatch]:
+        """Items of a run by title. Raises as ``recommend``."""
+        return await self._ask(self._searching, Search(run, typed, limit))
 
     def _unknown_items(self, item_ids: Sequence[str]) -> list[str]:
         """Those that no loaded run knows, each once."""
