@@ -71,6 +71,34 @@ def test_more_bytes_lose_less_and_gates_begin_open():
 
 
 @torch.no_grad()
+def test_a_router_that_is_not_trained_stays_at_random_and_pools_are_fitted_to_it():
+    full, x = full_and_events()
+    events = x.flatten(0, 1)
+    made = attention(user_dim=0, pool_size=8, train_router=False)
+    router = made.key_values.router
+    assert isinstance(router, torch.nn.Linear)
+    before = router.weight.clone(), router.bias.clone()
+    made.begin_from(full, events, seed=0)
+    assert torch.equal(router.weight, before[0]) and torch.equal(router.bias, before[1])
+    # Each event has the mean of what the events of its entry have.
+    key, _ = made.key_values(events)
+    query = made.query(events)  # turned as keys are
+    chosen = made.key_values.choices(events)[:, 0]  # type: ignore[operator]
+    whole = full.query(events) @ full.key_values(events)[0].T  # [asking, events], all heads
+    for entry in chosen.unique():
+        of = chosen == entry
+        torch.testing.assert_close(query @ key[of][0], whole[:, of].mean(1), rtol=1e-3, atol=1e-3)
+
+    def lost(**config: Any) -> float:
+        begun = attention(user_dim=0, **config)
+        begun.begin_from(full, events, seed=0)
+        return float((begun(x) - full(x)).square().mean())
+
+    trained, one = lost(pool_size=8), lost(pool_size=1)
+    assert trained < float((made(x) - full(x)).square().mean()) < one
+
+
+@torch.no_grad()
 def test_attention_without_softmax_begins_from_full_too():
     shape: dict[str, Any] = {"dim": DIM, "heads": HEADS, "window": WINDOW}
     torch.manual_seed(0)

@@ -9,6 +9,9 @@ Queries and outputs turn with them. What is left to training is to make up for t
 Keys with an activation are sorted by what they were before it, where the router is as exact; what
 asks them and norms them is not free to turn, so the numbers of a head change places only. Those
 with most left over become the event's own, made by the linear function that fits them best.
+
+A router that is not to be trained stays as it is, at random: entries begin as the means of the keys
+that it sends to each, and the rest makes up for what they leave.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ OPEN_GATE = 4.0
 LINEAR = 3.0
 """Own numbers begin within 1 / 3 of the scale of the tanh, where it is nearly straight."""
 
+AT_ONCE = 8_192
+"""Events that are compared with all entries at a time."""
+
 
 class Part(NamedTuple):
     """Keys, or values, of a full module in the form of a collective one.
@@ -36,15 +42,15 @@ class Part(NamedTuple):
         turn: ``[H, K, K']``, from a head's old directions to those that are kept of it.
         own_weight: ``[H * U, D]``; with ``own_bias`` ``[H * U]``, the own part of an event.
         own_bias: see there.
-        centres: ``[m, H, G]``, pool entries; None without a pool.
-        route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router; empty without a pool.
+        entries: ``[m, H, G]``, of the pool; None without a pool.
+        route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router; empty if it is not set.
         route_bias: see there.
     """
 
     turn: Tensor
     own_weight: Tensor
     own_bias: Tensor
-    centres: Tensor | None
+    entries: Tensor | None
     route_weight: Tensor
     route_bias: Tensor
 
@@ -72,15 +78,14 @@ def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) ->
     assert isinstance(made, CollectiveKeyValues) and isinstance(whole, FullKeyValues)
     weights = whole.project.weight.chunk(2), whole.project.bias.chunk(2)
     key, value = (
-        _part(weight, bias, whole.activation, x, made, seed)
-        for weight, bias in zip(*weights, strict=True)
+        _part(weight, bias, whole.activation, x, made, place, seed)
+        for place, (weight, bias) in enumerate(zip(*weights, strict=True))
     )
-    for name, parts in (
-        ("user", [(part.own_weight, part.own_bias) for part in (key, value)]),
-        ("router", [(part.route_weight, part.route_bias) for part in (key, value)]),
+    for layer, parts in (
+        (made.user, [(part.own_weight, part.own_bias) for part in (key, value)]),
+        (made.router, [(part.route_weight, part.route_bias) for part in (key, value)]),
     ):
-        layer = getattr(made, name)
-        if layer is not None:
+        if layer is not None and (layer is made.user or made.config.train_router):
             layer.weight.copy_(torch.cat([weight for weight, _ in parts]))
             layer.bias.copy_(torch.cat([bias for _, bias in parts]))
     if made.user is not None and made.config.user_type == "int8":
@@ -89,8 +94,8 @@ def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) ->
         made.user.weight.div_(reach[:, None])
         made.user.bias.div_(reach)
     if made.pool is not None:
-        assert key.centres is not None and value.centres is not None
-        made.pool.copy_(torch.stack([key.centres, value.centres]))
+        assert key.entries is not None and value.entries is not None
+        made.pool.copy_(torch.stack([key.entries, value.entries]))
     return Turns(key.turn, value.turn)
 
 
@@ -100,18 +105,23 @@ def _part(
     activation: Callable[[Tensor], Tensor],
     x: Tensor,
     made: CollectiveKeyValues,
+    place: int,
     seed: int,
 ) -> Part:
-    """Keys or values ``activation(weight x + bias)`` in collective form."""
+    """Keys (``place`` 0) or values (1) ``activation(weight x + bias)`` in collective form."""
     heads, config = made.heads, made.config
     free = isinstance(activation, nn.Identity)
     raw = x @ weight.T + bias  # [n, D]
     vectors = activation(raw)
-    residual, centres, entries = vectors - vectors.mean(0), None, None
-    if config.pool_size:
+    residual, entries, route = vectors - vectors.mean(0), None, (weight[:0], bias[:0])
+    if config.pool_size and config.train_router:
         centres = k_means(raw, config.pool_size, seed)  # [m, D]
-        entries = activation(centres)
-        residual = vectors - entries[_nearest(raw, centres)]
+        entries, chosen = activation(centres), _nearest(raw, centres)
+        residual, route = vectors - entries[chosen], _router(x, weight, bias, centres)
+    elif config.pool_size:
+        chosen = torch.cat([made.choices(part)[:, place] for part in x.split(AT_ONCE)])
+        entries = _means(vectors, chosen, config.pool_size)
+        residual = vectors - entries[chosen]
     own = config.user_dim // heads
     kept = weight.shape[0] // heads if config.pool_size else own
     turn = (_directions if free else _places)(residual.unflatten(1, (heads, -1)))[:, :, :kept]
@@ -123,15 +133,25 @@ def _part(
         with_one = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         fitted = torch.linalg.lstsq(with_one, goal.flatten(1)).solution  # [D + 1, H U]
         own_weight, own_bias = fitted[:-1].T, fitted[-1]
-    if centres is None or entries is None:
-        return Part(turn, own_weight, own_bias, None, weight[:0], bias[:0])
-    shared = torch.einsum("mhk,hkl->mhl", entries.unflatten(1, (heads, -1)), turn)[:, :, own:]
+    if entries is not None:
+        entries = torch.einsum("mhk,hkl->mhl", entries.unflatten(1, (heads, -1)), turn)[:, :, own:]
+    return Part(turn, own_weight, own_bias, entries, *route)
+
+
+def _router(x: Tensor, weight: Tensor, bias: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight ``[m, D]`` and bias ``[m]`` that are highest for the centre nearest to an event."""
     route = centres @ weight  # [m, D]
     height = centres @ bias - centres.square().sum(1) / 2  # [m]
     best = (x @ route.T + height).amax(1)
     factor = 1 / best.std().clamp_min(1)  # does not change which entry is the highest
-    height = (height - best.mean()) * factor + OPEN_GATE
-    return Part(turn, own_weight, own_bias, shared, route * factor, height)
+    return route * factor, (height - best.mean()) * factor + OPEN_GATE
+
+
+def _means(vectors: Tensor, chosen: Tensor, count: int) -> Tensor:
+    """The mean of the vectors of each of ``count`` choices, ``[m, D]``; of all where none is."""
+    counts = chosen.bincount(minlength=count)[:, None]
+    sums = vectors.new_zeros(count, vectors.shape[1]).index_add_(0, chosen, vectors)
+    return torch.where(counts > 0, sums / counts.clamp_min(1), vectors.mean(0))
 
 
 def _directions(residual: Tensor) -> Tensor:
@@ -190,6 +210,6 @@ def k_means(vectors: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _nearest(vectors: Tensor, centres: Tensor) -> Tensor:
-    """The nearest centre of each vector, int64 ``[n]``, some thousand vectors at a time."""
+    """The nearest centre of each vector, int64 ``[n]``."""
     height = centres.square().sum(1) / 2  # [m]
-    return torch.cat([(part @ centres.T - height).argmax(1) for part in vectors.split(8_192)])
+    return torch.cat([(part @ centres.T - height).argmax(1) for part in vectors.split(AT_ONCE)])

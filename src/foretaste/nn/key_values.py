@@ -34,7 +34,8 @@ class CollectiveConfig(BaseModel):
         user_type: how the event's own numbers are kept; training rounds as the cache does.
         peak: weight of the loss that draws gates to 1, where training equals inference.
         balance: weight of the loss that draws the use of the pools to uniform.
-        train_router: False keeps the router at its random first weights, without gates, a control.
+        train_router: False keeps the router at its random first weights, without gates, a control;
+            what else begins from a full model is fitted to what it chooses.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
