@@ -144,6 +144,18 @@ def test_a_bad_reply_is_left_out_and_the_round_goes_on(change, said):
     )
 
 
+def test_a_node_that_breaks_is_left_out_and_the_round_goes_on(caplog):
+    method = method_of("tallying", clients=1.0)
+    histories, told = ring(6), []
+    server = server_of(method, histories, 2, log=lambda event, **facts: told.append(facts))
+    server.fleet._nodes["node 001"].users = None  # type: ignore[attr-defined]
+    done = server.step()
+    assert (done.users, done.nodes) == (3, 1)
+    assert [one["node"] for one in told if "problem" in one] == ["node 001"]
+    assert "node 001, round 1: AttributeError" in told[0]["problem"]
+    assert "Traceback" in caplog.text
+
+
 def test_an_update_that_is_not_finite_stays_at_the_node():
     method = method_of("tallying", clients=1.0)
     honest = method.train

@@ -159,6 +159,22 @@ def test_why_a_device_cannot_answer_stays_on_the_device(log, tmp_path, caplog):
     assert "anna" not in str(told)
 
 
+def test_why_a_device_broke_stays_on_the_device_too(tmp_path, caplog, monkeypatch):
+    """Flower sends the text of any error that it gets."""
+    from foretaste.federated.engines import apps
+
+    def broken(context, folder):
+        raise ValueError("anna watched i3")
+
+    monkeypatch.setattr(apps, "node_of", broken)
+    order = to_records(Order("train", 1, PROTOCOL, 1.0, {}))
+    with caplog.at_level("WARNING"):
+        found = apps.answered(order, context_of({}), "train", None)
+    assert found.config_records["problem"]["text"] == apps.WITHHELD
+    assert "anna watched i3" in caplog.text
+    assert "in broken" in caplog.text  # where it broke
+
+
 def same_as_local(run: RunFolder, log: Path, folder: Path, **federated) -> None:
     here = federate(plan_of(log, "local", **federated), folder)
     one, other = (read_arrays(of.path / CHECKPOINT) for of in (run, here))

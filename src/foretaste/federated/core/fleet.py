@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from foretaste.federated.core.node import Node
 from foretaste.federated.core.randomness import uniform, user_keys
 
 LATE = 21
+LOGGER = logging.getLogger(__name__)
 
 
 class Delivery(NamedTuple):
@@ -86,6 +88,10 @@ class LocalFleet(Fleet):
             assert isinstance(reply, Reply)
         except InputError as error:
             return Delivery(node.name, None, str(error), len(content))
+        except Exception as error:  # of one node, which must not end the federation
+            LOGGER.exception("%s, round %d", node.name, round)
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            return Delivery(node.name, None, f"{node.name}, round {round}: {said}", len(content))
         return Delivery(node.name, reply, "", len(content), len(answer))
 
 

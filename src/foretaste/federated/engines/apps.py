@@ -101,8 +101,8 @@ def answer(message: Message, context: Context, kind: Kind, folder: Path | None) 
 def answered(records: RecordDict, context: Context, kind: Kind, folder: Path | None) -> RecordDict:
     """The reply of a node, or one line that says why there is none.
 
-    What goes wrong with a message may be told. Any other error may quote the log or its titles: it
-    is told here, on the device, and the server learns that there was one.
+    What goes wrong with a message may be told. Any other error, one of ours too, may quote the log
+    or its titles: it is told here, on the device, and the server learns that there was one.
     """
     try:
         order = from_records(records, kind, f"node {context.node_id}")
@@ -111,8 +111,8 @@ def answered(records: RecordDict, context: Context, kind: Kind, folder: Path | N
         return to_records(node_of(context, folder).answer(order))
     except Refused as error:
         return problem(str(error))
-    except InputError as error:
-        LOGGER.warning("%s", error)
+    except Exception as error:  # Flower would send its text
+        LOGGER.warning("%s", error, exc_info=not isinstance(error, InputError))
         return problem(WITHHELD)
 
 
