@@ -226,6 +226,27 @@ def test_reasons_of_a_user_are_of_the_last_events_only(store, sasrec):
     assert falls == sorted(falls, reverse=True)  # type: ignore[type-var]
 
 
+@pytest.mark.parametrize("name", ["tiger", "mdgr", "s2gr"])
+def test_reasons_of_a_search_are_of_the_scores_of_all_that_is_listed(
+    name, store, write_run, tmp_path
+):
+    """Also of items that are not among the few that the search finds without an event."""
+    run = load_run(name, write_run(tmp_path / name, name, beams=2))
+    history = ["i04", "i01", "i09", "i16"]
+    answer = Engine([run], store).recommend(Question(name, history=tuple(history), explain=True))
+    listed = run.catalog.numbers([line.item_id for line in answer.items])
+
+    def mean(events: list[str]) -> float:
+        asked = history_of(run.recommender, events)
+        [(_, scores)] = run.recommender.scores(asked, exclude="none", depth=ITEMS)
+        return float(scores[0, listed].double().mean())
+
+    rest = [[item for item in history if item != left_out] for left_out in history]
+    falls = [mean(history) - mean(events) for events in rest]
+    given = {reason.item_id: reason.fall for reason in answer.because or ()}
+    assert given == pytest.approx(dict(zip(history, falls, strict=True)), abs=1e-4)
+
+
 def test_what_has_no_reasons_says_so(store, ease, run_folder):
     popular = load_run("popularity", run_folder("popularity"))
     engine = Engine([ease, popular], store)

@@ -47,7 +47,12 @@ def explain(
     stamps = None if times is None else [times, *(np.delete(times, event) for event in events)]
     means = np.empty(len(rows))
     chosen = torch.tensor(listed)
-    for places, scores in recommender.scores(sequences_of(rows, stamps), exclude="none"):
+    # Of these alone: a search for the best of all items might miss some without an event.
+    allowed = np.zeros(len(catalog), bool)
+    allowed[listed] = True
+    histories = sequences_of(rows, stamps)
+    blocks = recommender.scores(histories, exclude="none", allowed=allowed, depth=len(listed))
+    for places, scores in blocks:
         means[places] = scores[:, chosen].double().mean(1).cpu().numpy()
     falls = means[0] - means[1:]
     heaviest = np.argsort(-falls, kind="stable")
