@@ -7,7 +7,7 @@ import pytest
 
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
-from foretaste.federated.core.node import USERS
+from foretaste.federated.core.node import USERS, Node, NodeUsers
 from foretaste.federated.core.personal import PersonalStore
 
 from . import tallying
@@ -99,6 +99,21 @@ def test_a_user_who_comes_later_is_counted_as_getting_what_is_kept():
     new = [row for row in node._taking_part(_order(2)).tolist() if row not in before]
     assert 0 < len(new) < second.users
     assert second.down == pytest.approx(first.down - 48 + 48 * len(new) / second.users)
+
+
+def test_a_node_that_has_won_and_lost_users_knows_who_had_what_is_kept(tmp_path):
+    """The codes are not sent again, so only users who are new to them get them."""
+    method = method_of("tallying", clients=1.0)
+    histories, keys = ring(5), keys_of(5)
+    new, found = "count/new/codes", []
+    for round, rows in ((1, [0, 1, 2]), (2, [4, 3, 2, 0])):
+        users = NodeUsers(keys[rows], histories.take(np.array(rows)))
+        node = Node(method, users, "node", tmp_path)
+        order = _order(round, method)
+        if round > 1:
+            del order.arrays["codes"]
+        found.append(int(node.answer(order).arrays[new]))
+    assert found == [3, 2]
 
 
 def test_a_device_that_lost_what_it_kept_gets_it_again():

@@ -20,9 +20,9 @@ class KeptArrays:
     bytes can be counted for each user, a node of many remembers who has had it.
     """
 
-    def __init__(self, folder: Path | None, users: int) -> None:
-        """Without a folder all stays in memory."""
-        self.folder, self.users = folder, users
+    def __init__(self, folder: Path | None, keys: np.ndarray) -> None:
+        """``keys`` uint64 ``[users]`` of the node; without a folder all stays in memory."""
+        self.folder, self.keys = folder, keys
         self._memory: Arrays = {}
 
     def put(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -30,7 +30,7 @@ class KeptArrays:
         state = self._read()
         for name, array in arrays.items():
             state[f"array/{name}"] = array
-            state[f"had/{name}"] = np.zeros(self.users, bool)
+            state[f"had/{name}"] = self.keys[:0]
         self._write(state)
 
     def take(self, names: Sequence[str], place: str) -> Arrays:
@@ -47,12 +47,12 @@ class KeptArrays:
 
     def count_new(self, names: Sequence[str], rows: np.ndarray) -> dict[str, int]:
         """How many of the users ``rows`` had not had each array; now they have."""
-        state = self._read()
+        state, keys = self._read(), self.keys[rows]
         counts = {}
         for name in names:
-            had = state[f"had/{name}"] = state[f"had/{name}"].copy()
-            counts[name] = int((~had[rows]).sum())
-            had[rows] = True
+            had = state[f"had/{name}"]
+            counts[name] = int((~np.isin(keys, had)).sum())
+            state[f"had/{name}"] = np.union1d(had, keys)
         self._write(state)
         return counts
 

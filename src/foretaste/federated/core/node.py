@@ -83,7 +83,7 @@ class Node:
         """Reads nothing yet."""
         self.config, seed = self.method.config, self.method.world.seed
         self.store = PersonalStore(self.method.personal(), self.users.keys, self.folder)
-        self.kept = KeptArrays(self.folder, len(self.users))
+        self.kept = KeptArrays(self.folder, self.users.keys)
         self.own = NodeSecret(self.folder, self.secret)
         if self.config.privacy.noise:
             self.own.keep()
