@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.recommenders.core.ranker_network import History, Rebuilt
+from foretaste.recommenders.core.ranker_network import History, Memory
 from foretaste.recommenders.sdim import SDIMConfig, SDIMNetwork, expected_share
 
 CONFIG = {"dim": 8, "hidden": 8, "heads": 2, "max_length": 30}
@@ -19,8 +19,8 @@ def network(**parameters) -> SDIMNetwork:
     return SDIMNetwork(12, 0, SDIMConfig(**{**CONFIG, **parameters})).eval()
 
 
-def memory(keys: torch.Tensor) -> Rebuilt:
-    return Rebuilt(keys, torch.randn_like(keys))
+def memory(keys: torch.Tensor) -> Memory:
+    return Memory(keys, torch.randn_like(keys))
 
 
 NUMBER = torch.zeros(1, 1, dtype=torch.int64)

@@ -14,7 +14,6 @@ from foretaste.recommenders.core.ranker_config import RankerConfig
 from foretaste.recommenders.core.ranker_network import (
     Memory,
     RankerNetwork,
-    Rebuilt,
 )
 
 ALMOST = 1 - 1e-4
@@ -61,7 +60,6 @@ class SDIMNetwork(RankerNetwork):
         del number
         meetings = self.meetings(memory, query)  # [B, H, C, n]
         if self.training:
-            assert isinstance(memory, Rebuilt)
             expected = expected_share(query, memory.key, self.bits) * self.rounds
             meetings = expected + (meetings - expected).detach()
         _, seen = self.distances(ends, memory.events)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -34,24 +35,11 @@ class SIMConfig(RankerConfig):
     found: int = Field(default=50, ge=1)
 
 
-class WithCategories(NamedTuple):
+@dataclass(frozen=True)
+class WithCategories(Memory):
     """A memory that knows the categories of its events as well, int64 ``[B, n]``, 0 for none."""
 
-    memory: Memory
     categories: Tensor
-
-    @property
-    def events(self) -> int:
-        """See ``Memory``."""
-        return self.memory.events
-
-    def scores(self, query: Tensor) -> Tensor:
-        """See ``Memory``."""
-        return self.memory.scores(query)
-
-    def mix(self, weights: Tensor) -> Tensor:
-        """See ``Memory``."""
-        return self.memory.mix(weights)
 
 
 class SIMNetwork(RankerNetwork):
@@ -103,7 +91,9 @@ class SIMNetwork(RankerNetwork):
     def remember(self, history: History) -> Memory:
         """See ``RankerNetwork``."""
         memory = super().remember(history)
-        return WithCategories(memory, self.categories[history.items]) if self.hard else memory
+        if not self.hard:
+            return memory
+        return WithCategories(memory.key, memory.value, self.categories[history.items])
 
     def pack(self, history: History) -> Tensor:
         """See ``RankerNetwork``; for a hard search the number of the category comes last."""
@@ -119,7 +109,8 @@ class SIMNetwork(RankerNetwork):
         if not self.hard:
             return super().recall(records)
         memory = super().recall(records[..., : -self.category_bytes])
-        return WithCategories(memory, from_bytes(records[..., -self.category_bytes :]))
+        categories = from_bytes(records[..., -self.category_bytes :])
+        return WithCategories(memory.key, memory.value, categories)
 
 
 class SIM(Ranker):

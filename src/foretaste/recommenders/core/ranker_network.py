@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
-from foretaste.nn.key_values import KeyValues, key_values, split_heads
+from foretaste.nn.key_values import key_values, split_heads
 from foretaste.recommenders.core.ranker_config import RankerConfig
 
 HIDDEN = -1e9
@@ -34,61 +35,33 @@ class History(NamedTuple):
     lengths: Tensor
 
 
-class Memory(Protocol):
-    """What is known of the events of ``B`` histories; see ``KeyValues``."""
+@dataclass(frozen=True)
+class Memory:
+    """What is known of the events of ``B`` histories.
 
-    @property
-    def events(self) -> int:
-        """``n``, the most events of a history, padding counted."""
-        ...
+    Keys and values are whole, those of collective records too: they are rebuilt once and then asked
+    by many candidates, which takes less time than the arithmetic of pools (see ``KeyValues``).
 
-    def scores(self, query: Tensor) -> Tensor:
-        """``query`` ``[B or 1, H, M, K]`` times keys, not scaled: ``[B, H, M, n]``."""
-        ...
-
-    def mix(self, weights: Tensor) -> Tensor:
-        """``weights`` ``[B, H, M, n]`` times values: ``[B, H, M, V]``."""
-        ...
-
-
-class Rebuilt(NamedTuple):
-    """Keys ``[B, H, n, K]`` and values ``[B, H, n, V]`` as they are."""
+    Attributes:
+        key: ``[B, H, n, K]``.
+        value: ``[B, H, n, V]``.
+    """
 
     key: Tensor
     value: Tensor
 
     @property
     def events(self) -> int:
-        """See ``Memory``."""
+        """``n``, the most events of a history, padding counted."""
         return self.key.shape[2]
 
     def scores(self, query: Tensor) -> Tensor:
-        """See ``Memory``."""
+        """``query`` ``[B or 1, H, M, K]`` times keys, not scaled: ``[B, H, M, n]``."""
         return query @ self.key.mT
 
     def mix(self, weights: Tensor) -> Tensor:
-        """See ``Memory``."""
+        """``weights`` ``[B, H, M, n]`` times values: ``[B, H, M, V]``."""
         return weights @ self.value
-
-
-class Recorded(NamedTuple):
-    """Records uint8 ``[B, n, R]`` of a cache, and what reads them."""
-
-    key_values: KeyValues
-    records: Tensor
-
-    @property
-    def events(self) -> int:
-        """See ``Memory``."""
-        return self.records.shape[1]
-
-    def scores(self, query: Tensor) -> Tensor:
-        """See ``Memory``."""
-        return self.key_values.scores(query.expand(len(self.records), -1, -1, -1), self.records)
-
-    def mix(self, weights: Tensor) -> Tensor:
-        """See ``Memory``."""
-        return self.key_values.mix(weights, self.records)
 
 
 class RankerNetwork(nn.Module):
@@ -176,12 +149,11 @@ class RankerNetwork(nn.Module):
             part.new_zeros(*real.shape, part.shape[-1]).masked_scatter(real[..., None], part)
             for part in self.key_values(x[real])
         )
-        heads = self.config.heads
-        return Rebuilt(split_heads(key, heads), split_heads(value, heads))
+        return self._memory(key, value)
 
     def recall(self, records: Tensor) -> Memory:
         """What ``remember`` gives, from records."""
-        return Recorded(self.key_values, records)
+        return self._memory(*self.key_values.unpack(records))
 
     def judge(self, memory: Memory, candidates: Tensor, ends: Tensor) -> Tensor:
         """As ``forward``, from what is remembered of the history."""
@@ -227,6 +199,9 @@ class RankerNetwork(nn.Module):
         """
         back = ends[..., None] - 1 - torch.arange(events, device=ends.device)
         return back, (back >= 0) & (back < self.config.max_length)
+
+    def _memory(self, key: Tensor, value: Tensor) -> Memory:
+        return Memory(split_heads(key, self.config.heads), split_heads(value, self.config.heads))
 
     def _vectors(self, history: History) -> Tensor:
         x = self._known(history.items)  # [B, L, D]
