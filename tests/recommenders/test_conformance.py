@@ -321,6 +321,7 @@ def test_damaged_description_and_catalog_are_said(name: str, saved, tmp_path: Pa
         json.dumps({"name": "nobody", "config": {}}),
         json.dumps({"name": name, "config": {"config": {}}}),
         json.dumps({"name": name, "config": {"wrong key": 1}}),
+        good.replace('"version": ', '"version": 0.'),
     ):
         (folder / "model.json").write_text(wrong)
         with pytest.raises(InputError):
@@ -337,6 +338,23 @@ def test_damaged_description_and_catalog_are_said(name: str, saved, tmp_path: Pa
     (folder / "catalog.parquet").unlink()
     with pytest.raises(InputError, match="catalog"):
         Recommender.load(folder)
+
+
+@every_model
+def test_another_version_is_said(name: str, saved, tmp_path: Path):
+    folder = shutil.copytree(saved(name), tmp_path / "copy")
+    description = json.loads((folder / "model.json").read_text())
+    current = description.pop("version")
+    for written, which in ((current - 1, "an earlier"), (current + 1, "a later")):
+        (folder / "model.json").write_text(json.dumps(description | {"version": written}))
+        with pytest.raises(InputError, match=f"copy: was written by {which} version"):
+            Recommender.load(folder)
+    (folder / "model.json").write_text(json.dumps(description))  # as they were written at first
+    if current > 1:
+        with pytest.raises(InputError, match="an earlier version.*trained again"):
+            Recommender.load(folder)
+    else:
+        assert Recommender.load(folder).fingerprint == description["fingerprint"]
 
 
 @every_model

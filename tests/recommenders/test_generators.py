@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from foretaste.codes.tokenizer import FitContext
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
-from foretaste.recommenders.core.coding import CodingConfig, code_catalog
+from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
 from foretaste.recommenders.core.generator import source_of
 
-from .generators import fitted, generator
+from .generators import TRAIN, fitted, generator
+from .killing import Killed, KilledAfter
 
 NAMES = ["tiger", "mdgr", "s2gr"]
 every = pytest.mark.parametrize("name", NAMES)
@@ -76,12 +79,45 @@ def test_longer_lists_widen_the_search(name: str, ordinary: Split):
     assert short[best] <= long[best] + 1e-4
 
 
+def coded_by(name: str, split: Split, seed: int = 0) -> CodedCatalog:
+    """Codes as a generator makes them, of who chose what in train."""
+    vectors = collaborative_vectors(split.train, split.items, 8, 0)
+    coding = CodingConfig(tokenizer=generator(name).config.codes.tokenizer, text=None)
+    return code_catalog(
+        split.catalog, coding, item_vectors=vectors, context=FitContext(seed, "cpu")
+    )
+
+
+@every
+def test_a_resumed_run_is_the_uninterrupted_one(name: str, ordinary: Split, tmp_path: Path):
+    train = TRAIN | {"epochs": 4, "schedule": "cosine"}
+    straight, cut, resumed = (generator(name, train=train, dropout=0.3) for _ in range(3))
+    expected = straight.fit(ordinary, RunContext(seed=5))
+    with pytest.raises(Killed):
+        cut.fit(ordinary, RunContext(seed=5, folder=tmp_path, progress=KilledAfter(2)))
+    torch.manual_seed(999)  # another process starts from another state
+    report = resumed.fit(ordinary, RunContext(seed=5, folder=tmp_path))
+    assert [one[:3] + one[4:] for one in report.epochs] == [
+        one[:3] + one[4:] for one in expected.epochs
+    ]
+    ours, theirs = resumed._arrays(), straight._arrays()
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_training_does_not_go_on_with_other_codes(ordinary: Split, tmp_path: Path):
+    codes, run = tmp_path / "codes", RunContext(folder=tmp_path / "run")
+    coded_by("tiger", ordinary).save(codes)
+    generator("tiger", codes_from=codes).fit(ordinary, run)
+    generator("tiger", codes_from=codes).fit(ordinary, run)  # the same codes
+    coded_by("tiger", ordinary, seed=1).save(codes)
+    with pytest.raises(InputError, match="run: training began with other codes"):
+        generator("tiger", codes_from=codes).fit(ordinary, run)
+
+
 @every
 def test_given_codes_are_used(name: str, ordinary: Split, tmp_path: Path):
-    vectors = collaborative_vectors(ordinary.train, ordinary.items, 8, 0)
-    plain = generator(name)
-    coding = CodingConfig(tokenizer=plain.config.codes.tokenizer, text=None)
-    coded = code_catalog(ordinary.catalog, coding, item_vectors=vectors, sequences=ordinary.train)
+    coded = coded_by(name, ordinary)
     coded.save(tmp_path / "codes")
     model = generator(name, codes_from=tmp_path / "codes")
     model.fit(ordinary, RunContext(seed=1))
@@ -91,9 +127,7 @@ def test_given_codes_are_used(name: str, ordinary: Split, tmp_path: Path):
 
 
 def test_codes_of_another_catalog_are_said(ordinary: Split, cyclic: Split, tmp_path: Path):
-    vectors = collaborative_vectors(cyclic.train, cyclic.items, 8, 0)
-    coding = CodingConfig(text=None, tokenizer=generator("tiger").config.codes.tokenizer)
-    code_catalog(cyclic.catalog, coding, item_vectors=vectors).save(tmp_path / "codes")
+    coded_by("tiger", cyclic).save(tmp_path / "codes")
     with pytest.raises(InputError, match="have no codes"):
         generator("tiger", codes_from=tmp_path / "codes").fit(ordinary)
 

@@ -82,6 +82,13 @@ class Codes:
         """A hash of the item ids in their order: the same catalog, the same fingerprint."""
         return catalog_fingerprint(self.item_ids)
 
+    @cached_property
+    def table_fingerprint(self) -> str:
+        """A hash of the items and their codes, on which a network that writes codes is built."""
+        digest = hashlib.blake2b(f"{self.fingerprint} {self.sizes}".encode(), digest_size=16)
+        digest.update(np.ascontiguousarray(self.table).data)
+        return digest.hexdigest()
+
     def require(self, item_ids: Sequence[str] | pl.Series, place: str = "codes") -> None:
         """Raise InputError unless the codes are of exactly these items, in this order."""
         if catalog_fingerprint(item_ids) == self.fingerprint:

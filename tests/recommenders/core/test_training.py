@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pytest
@@ -21,39 +20,9 @@ from foretaste.recommenders.core.sequence import SequenceRecommender
 from foretaste.recommenders.core.train_config import TrainConfig
 from foretaste.recommenders.core.training import Objective, Trainer
 
+from ..killing import Killed, KilledAfter
+
 SEQUENCES = Sequences.from_lists([[i % 5, (i + 1) % 5, (i + 2) % 5] for i in range(20)])
-
-
-class Killed(Exception):
-    """Raised by a progress bar, as if the process had been ended there."""
-
-
-class KilledAfter:
-    """A progress that raises after so many finished epochs (of this process)."""
-
-    def __init__(self, epochs: int):
-        self.left = epochs
-
-    def task(self, description: str, total: int | None = None) -> KilledAfter:
-        self.training = description == "training"
-        return self
-
-    def advance(self, steps: int = 1, note: str = "") -> None:
-        if self.training and note:
-            self.left -= 1
-            if self.left == 0:
-                raise Killed
-
-    def __enter__(self) -> KilledAfter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        return None
 
 
 def model(name: str = "sasrec", **train) -> SequenceRecommender:
@@ -124,6 +93,13 @@ def test_a_damaged_or_foreign_checkpoint_is_said(ordinary, tmp_path: Path):
     (tmp_path / FILE).write_bytes(good[: len(good) // 2])
     with pytest.raises(InputError, match="damaged"):
         model().fit(ordinary, RunContext(folder=tmp_path))
+
+
+def test_a_checkpoint_of_another_version_is_said(ordinary, tmp_path: Path, monkeypatch):
+    model(epochs=1).fit(ordinary, RunContext(folder=tmp_path))
+    monkeypatch.setattr(find("sasrec"), "version", 2)
+    with pytest.raises(InputError, match=f"{tmp_path}: was written by an earlier version.*again"):
+        model(epochs=1).fit(ordinary, RunContext(folder=tmp_path))
 
 
 # --- One step -----------------------------------------------------------------------------------

@@ -85,9 +85,14 @@ class Recommender(ABC):
     A subclass names itself (``name``), declares its ``Config`` and writes ``_fit``, ``_score``
     and its arrays; checks, cold start, masking, ranking, formatting and files are done here. The
     history travels with the query, so a user never seen in training is served by the same call.
+
+    Attributes:
+        version: raised when the same weights would answer otherwise; what another one wrote is
+            refused.
     """
 
     name: ClassVar[str]
+    version: ClassVar[int] = 1
     Config: ClassVar[type[ModelConfig]] = ModelConfig
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -217,6 +222,7 @@ class Recommender(ABC):
         arrays = {"popularity": self.popularity, **self._arrays()}
         description = {
             "name": self.name,
+            "version": self.version,
             "config": self.config.model_dump(mode="json"),
             "fingerprint": self.fingerprint,
         }
@@ -230,13 +236,15 @@ class Recommender(ABC):
         """Read what ``save`` wrote. ``Recommender.load`` finds the class by its name.
 
         Raises:
-            InputError: when a file is missing, cut short, or belongs to another model.
+            InputError: when a file is missing, cut short, or belongs to another model or to another
+                version of it.
         """
         folder = Path(folder)
         description = _read_description(folder)
         model_class = find(description["name"])
         if not issubclass(model_class, cls):
             raise InputError(f"{folder}: holds a {description['name']}, not a {cls.name}.")
+        require_version(folder, description["version"], model_class.version)
         place = str(folder / "model.json")
         model = model_class(build_config(model_class.Config, description["config"], place=place))
         model.catalog = Catalog.load(folder / "catalog.parquet")
@@ -260,12 +268,14 @@ class Recommender(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that answers depend on: name, configuration, catalog, what was learnt.
+        """A hash of all that answers depend on, of the name and version to what was learnt.
 
         32 hexadecimal digits. Reading it costs a pass over the weights.
         """
         digest = hashlib.blake2b(digest_size=16)
-        digest.update(self.name.encode())
+        # Without a number the first version keeps the hashes it had before there were versions.
+        version = f" {self.version}" if self.version > 1 else ""
+        digest.update(f"{self.name}{version}".encode())
         digest.update(self.config.model_dump_json().encode())
         digest.update("\0".join(self._fitted_catalog().item_ids).encode())
         for name, array in sorted({"popularity": self.popularity, **self._arrays()}.items()):
@@ -333,12 +343,27 @@ class Recommender(ABC):
         return allowed
 
 
+def require_version(folder: Path, written: int, current: int) -> None:
+    """Refuse what another version of a recommender left in a folder.
+
+    Raises:
+        InputError: when the versions differ.
+    """
+    if written != current:
+        which = "an earlier" if written < current else "a later"
+        raise InputError(
+            f"{folder}: was written by {which} version, whose weights would answer differently "
+            "here. It must be trained again, into another folder."
+        )
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
-        description = json.loads(path.read_text())
-        if not isinstance(description["name"], str) or not isinstance(description["config"], dict):
-            raise KeyError("name")
+        description = {"version": 1} | json.loads(path.read_text())
+        for key, kind in (("name", str), ("config", dict), ("version", int)):
+            if not isinstance(description[key], kind):
+                raise KeyError(key)
     except OSError as error:
         raise InputError(
             f"{folder}: no trained model here ({path.name} is missing). Give a run folder."

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foretaste.errors import InputError
+from foretaste.recommenders.core.base import require_version
 from foretaste.recommenders.core.results import Epoch
 from foretaste.storage import read_arrays_about, write_arrays
 
 FILE = "checkpoint.safetensors"
+
+
+class Origin(NamedTuple):
+    """What weights are of, where their names and shapes do not tell: no other can go on with them.
+
+    Attributes:
+        version: of the recommender.
+        codes: ``Codes.table_fingerprint``; empty for one that writes no codes.
+    """
+
+    version: int = 1
+    codes: str = ""
 
 
 @dataclass
@@ -35,10 +48,15 @@ class TrainingState:
 
 
 def save_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
+    folder: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    origin: Origin,
 ) -> None:
     """Write network, optimizer and state to ``folder`` in one step."""
-    about = {name: value for name, value in vars(state).items() if name != "best"}
+    about: dict[str, Any] = {"origin": origin._asdict()}
+    about |= {name: value for name, value in vars(state).items() if name != "best"}
     about["curve"] = [list(epoch) for epoch in state.curve]
     arrays = {f"network/{name}": value for name, value in network.state_dict().items()}
     arrays |= {f"best/{name}": value for name, value in state.best.items()}
@@ -48,17 +66,24 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, origin: Origin
 ) -> TrainingState | None:
     """Put a checkpoint's state into network and optimizer; None when there is no checkpoint.
 
     Raises:
-        InputError: when the file is damaged or of another network.
+        InputError: when the file is damaged, or of another network, version or code table.
     """
     path = folder / FILE
     if not path.exists():
         return None
     arrays, about = read_arrays_about(path)
+    written = Origin(**about.pop("origin", {}))
+    require_version(folder, written.version, origin.version)
+    if written.codes != origin.codes:
+        raise InputError(
+            f"{folder}: training began with other codes, for which alone its weights are of use. "
+            "Restore them, or train again into another folder."
+        )
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
     try:
         for name, value in arrays.items():

@@ -25,6 +25,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext, Wanted
+from foretaste.recommenders.core.checkpoint import Origin
 from foretaste.recommenders.core.code_network import CodeNetwork
 from foretaste.recommenders.core.coding import CodedCatalog, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
@@ -90,6 +91,7 @@ class Generator(Recommender):
     """A recommender that writes the codes of items. A subclass names its network and its search."""
 
     Config: ClassVar[type[ModelConfig]] = GeneratorConfig
+    version = 2  # what an event is read as, and over what probabilities add up to 1, is another
     network: CodeNetwork
     codes: Codes
 
@@ -191,6 +193,7 @@ class Generator(Recommender):
             validate=validate if len(asked) else None,
             length=self.config.max_length,
             items=max(self.codes.sizes),
+            origin=Origin(self.version, self.codes.table_fingerprint),
         )
         return Trainer(objective, split.train, config, run).fit()
 

@@ -17,6 +17,7 @@ from foretaste.data.split import Queries, Split
 from foretaste.nn.key_values import penalty_of
 from foretaste.nn.losses import gbce, linear_cross_entropy, sampled_softmax
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
+from foretaste.recommenders.core.checkpoint import Origin
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.results import FitReport
 from foretaste.recommenders.core.train_config import TrainConfig
@@ -168,6 +169,7 @@ class SequenceRecommender(Recommender):
             validate=validate if len(asked) else None,
             length=self._window(),
             items=split.items,
+            origin=Origin(self.version),
         )
         return Trainer(objective, split.train, config.train, run).fit()
 

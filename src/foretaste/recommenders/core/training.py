@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,12 @@ from foretaste.data.batches import training_batches
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError, NotNumbersError
 from foretaste.recommenders.core.base import RunContext
-from foretaste.recommenders.core.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+from foretaste.recommenders.core.checkpoint import (
+    Origin,
+    TrainingState,
+    load_checkpoint,
+    save_checkpoint,
+)
 from foretaste.recommenders.core.results import Epoch, FitReport
 from foretaste.recommenders.core.train_config import TrainConfig
 
@@ -96,6 +101,7 @@ class Objective:
         validate: the validation metric of the network as it stands; None without validation.
         length: the longest window, in events.
         items: size of the vocabulary.
+        origin: what the network is of.
     """
 
     loss: nn.Module
@@ -103,6 +109,7 @@ class Objective:
     validate: Callable[[], float] | None
     length: int
     items: int
+    origin: Origin = field(default_factory=Origin)
 
 
 class Trainer:
@@ -140,7 +147,7 @@ class Trainer:
                 does not fit.
         """
         config, run, network = self.config, self.run, self.objective.network
-        optimizer = self.prepare()
+        origin, optimizer = self.objective.origin, self.prepare()
         stopped = "all epochs done"
         with run.progress.task("training", config.epochs) as task:
             task.advance(self.state.next_epoch - 1)
@@ -150,7 +157,7 @@ class Trainer:
                     break
                 epoch = self._epoch()
                 if run.folder is not None and self.fabric.is_global_zero:
-                    save_checkpoint(run.folder, network, optimizer, self.state)
+                    save_checkpoint(run.folder, network, optimizer, self.state, origin)
                     run.log("epoch", **epoch._asdict())
                 self.fabric.barrier()
                 task.advance(1, self._note(epoch))
@@ -173,7 +180,8 @@ class Trainer:
         self.fabric.launch()
         optimizer = _optimizer(self.objective.loss, self.config)
         if run.folder is not None:
-            self.state = load_checkpoint(run.folder, network, optimizer) or self.state
+            begun = load_checkpoint(run.folder, network, optimizer, self.objective.origin)
+            self.state = begun or self.state
         if run.compile:
             network.compile(dynamic=True)
         self.loss, self.optimizer = self.fabric.setup(self.objective.loss, optimizer)
