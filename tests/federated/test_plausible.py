@@ -14,10 +14,13 @@ from foretaste.federated.core.fleet import LocalFleet
 from foretaste.federated.core.messages import PROTOCOL, Order
 from foretaste.federated.core.node import USERS, WEIGHT
 from foretaste.federated.core.server import Server
-from foretaste.federated.core.updates import Rows
+from foretaste.federated.core.travelling import ASKED
+from foretaste.federated.core.updates import Rows, Updates
 
+from . import tallying
 from .rings import keys_of, method_of, nodes_of, ring, same, server_of
 
+assert tallying
 LOCAL = {"epochs": 1, "negatives": 6}
 
 
@@ -131,6 +134,36 @@ def test_too_few_users_of_a_node_send_nothing():
     assert any(users)
     empty = sent[users.index(0)].arrays
     assert not any(np.any(empty[name]) for name in method.start())
+
+
+def test_too_few_finite_updates_send_nothing():
+    """A user whose update is no number is left out, and the other alone would be seen."""
+    method = method_of("tallying", clients=1.0, min_users=2)
+    honest = method.train
+
+    def diverging(received, users, round, *, each):
+        found = honest(received, users, round, each=each)
+        weights = found.updates.weights.clone()
+        weights[torch.from_numpy(users.keys == keys_of(2)[0])] = float("nan")
+        parts = {name: part * weights[:, None] for name, part in found.updates.parts.items()}
+        return found._replace(updates=Updates(weights, parts))
+
+    method.train = diverging  # type: ignore[method-assign]
+    (node,) = nodes_of(method, ring(2), 1)
+    sent = node.answer(Order("train", 1, PROTOCOL, 1.0, method.start())).arrays
+    assert not any(np.any(array) for array in sent.values())
+    assert not node.store.before(2)[0]["rounds"].any()  # as if they had stayed away
+
+
+def test_too_few_users_of_a_node_send_no_figures():
+    method = method_of(clients=1.0, local=LOCAL, min_users=3, client_evaluation=True)
+    asked = {}
+    for users in (2, 3):
+        (node,) = nodes_of(method, ring(users), 1)
+        sent = node.answer(Order("evaluate", 1, PROTOCOL, 1.0, method.start())).arrays
+        asked[users] = int(sent[ASKED])
+        assert asked[users] or not any(np.any(array) for array in sent.values())
+    assert asked == {2: 0, 3: 3}
 
 
 def test_evaluation_that_was_not_declared_is_refused():

@@ -163,8 +163,8 @@ class FederatedConfig(Part):
         nodes: number of nodes that the users are dealt to in a simulation; 0 makes every user a
             node of its own.
         min_clients: replies, in users, that a round needs; with fewer it is asked again.
-        min_users: of a node who must take part, or its reply is of nobody: a sum over one user is
-            that user's own update.
+        min_users: of a node who must take part (or be measured), or its reply is of nobody: a sum
+            over one user is that user's own update.
         wait: seconds that a round waits for replies; what comes later is thrown away.
         retries: times that a round is asked again before the federation stops.
         weighting: ``uniform`` gives every user of a round one vote, ``events`` as many as it has

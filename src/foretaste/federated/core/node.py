@@ -175,6 +175,10 @@ class Node:
                 personal[name][of] = array
             self._add(trained.updates, users, self.bad[of], sums)
         rows = np.concatenate(counted)
+        if not len(self._enough(rows)):  # with those left out whose updates are no numbers
+            rows, votes, losses = rows[:0], 0.0, 0.0
+            sums = zeros({one.name: one.shape for one in method.up()})
+            personal, known = self.store.before(order.round)
         known[rows] = True
         self.store.after(order.round, personal, known)
         if hides and len(rows):
@@ -210,9 +214,9 @@ class Node:
         return to_bytes(sums, declared, int(hashed(who, seed, round, ROUNDED)))
 
     def _measure(self, received: Arrays, order: Order) -> Arrays:
-        """Sums of metrics over users who have something to be asked for."""
+        """Sums of metrics over users who have something to be asked for, ``min_users`` or more."""
         rows = np.flatnonzero((self.targets.lengths > 0) & (self.histories.lengths > 0))
-        rows = rows[~self.held_out[rows]]
+        rows = self._enough(rows[~self.held_out[rows]])
         personal, known = self.store.before(order.round + 1)
         draws = hashed(self.users.keys, self.method.world.seed, order.round)
         fresh = rows[~known[rows]]
@@ -245,13 +249,16 @@ class Node:
         """Rows of the users who train in a round: sampled, with two events, and not dropped.
 
         With noise the coins are the node's secret: epsilon holds for those who do not know who
-        took part. Fewer than ``min_users`` stay away.
+        took part.
         """
         keys, seed = self.users.keys, self.method.world.seed
         coins = self.own.number if self.config.privacy.noise else seed
         chosen = uniform(keys, coins, order.round, TAKES_PART) < order.clients
         chosen &= uniform(keys, seed, order.round, DROPS) >= self.config.faults.drop
-        rows = np.flatnonzero(chosen & (self.histories.lengths > 1) & ~self.held_out)
+        return self._enough(np.flatnonzero(chosen & (self.histories.lengths > 1) & ~self.held_out))
+
+    def _enough(self, rows: np.ndarray) -> np.ndarray:
+        """These users, or nobody: fewer than ``min_users`` stay away."""
         return rows if len(rows) >= self.config.min_users else rows[:0]
 
     @property
