@@ -84,6 +84,29 @@ def test_a_killed_run_goes_on(foretaste, log, tmp_path, monkeypatch):
         np.testing.assert_array_equal(array, other[name])
 
 
+def test_a_prepared_run_is_not_rehearsed_by_resume(foretaste, log, tmp_path):
+    """Its rounds are for devices; resume says how to run them, and evaluates when they are done."""
+    said = foretaste("federate", "--data", log, *SMALL, "--prepare", "--run", "run")
+    assert said.code == 0, said.err
+    command = "FLWR_HOME=run/flower flwr run run/flower/app --stream"
+    assert command in said.out
+    early = foretaste("resume", "run")
+    assert early.code == 2
+    assert "0 of 3 rounds are done" in early.err and command in early.err
+    assert not (tmp_path / "run" / "federation.safetensors").exists()
+
+    from foretaste.experiments.run_folder import RunFolder
+    from foretaste.experiments.running import reopen
+    from foretaste.federated.engines.local import run_rounds
+    from foretaste.federated.plan import Plan
+    from foretaste.progress import Silent
+
+    run = RunFolder.open(tmp_path / "run")
+    run_rounds(run, Plan.open(run.path), reopen(run)[2], Silent())  # in place of devices
+    assert foretaste("resume", "run").code == 0
+    assert RunFolder.open(tmp_path / "run").finished
+
+
 def test_what_would_leave_is_explained_and_nothing_runs(foretaste, log, tmp_path):
     said = foretaste("federate", "--data", log, *SMALL, "--explain-privacy")
     assert said.code == 0, said.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -213,7 +214,7 @@ def test_secure_sums_over_flower_are_the_same(log, tmp_path, engine):
 
 @pytest.mark.slow
 def test_a_deployment_on_loopback_gives_the_same(log, tmp_path):
-    """SuperLink and two SuperNodes as processes: what docs/federated.md walks through."""
+    """SuperLink and two SuperNodes as processes, on parts of the recipe's data."""
     run = federate(plan_of(log, "deployment"), tmp_path / "deployed")
     assert (run.path / "flower" / "superlink.log").stat().st_size > 0
     same_as_local(run, log, tmp_path / "here")
@@ -237,6 +238,8 @@ def test_a_prepared_folder_holds_an_app_that_flower_builds(log, tmp_path):
     assert not run.finished
     text = (app / "pyproject.toml").read_text()
     assert str(run.path.resolve()) in text
+    connection = tomllib.loads((run.path / "flower" / "config.toml").read_text())["superlink"]
+    assert connection[connection["default"]]["address"] == "127.0.0.1:9092"
 
 
 def context_of(config: dict, run_config: dict | None = None):

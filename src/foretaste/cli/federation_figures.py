@@ -59,13 +59,16 @@ def print_federation(folder: RunFolder, quiet: bool, as_json: bool) -> None:
 
 def print_prepared(folder: RunFolder, quiet: bool, as_json: bool) -> None:
     """What to do with a folder that was prepared for a deployment."""
-    app = folder.path / "flower" / "app"
+    from foretaste.federated.engines.deployment import command_of
+
     if as_json:
-        print_json({"run": str(folder.path), "app": str(app)})
+        app = folder.path / "flower" / "app"
+        print_json({"run": str(folder.path), "app": str(app), "command": command_of(folder.path)})
     elif not quiet:
         say(f"{folder.path} is prepared. Give nodes its recipe.toml, federation.toml and")
-        say(f"catalog.parquet; run the rounds with: flwr run {app}")
-        say(f"and evaluate with: foretaste resume {folder.path}")
+        say("catalog.parquet; start a SuperLink and SuperNodes, and run the rounds with:")
+        say(command_of(folder.path))
+        say(f"Then evaluate with: foretaste resume {folder.path}")
 
 
 def _print_list(title: str, declared: Sequence[Declared]) -> None:

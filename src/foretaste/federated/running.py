@@ -43,6 +43,8 @@ from foretaste.recommenders.core.ranking import rank_queries
 OF_POPULARITY = ("novelty", "popularity_lift", "head_share")
 NODES = "nodes"
 """Where the files of simulated nodes lie in a run folder."""
+PREPARED = "prepared"
+"""The status of a run whose rounds are for devices of their own."""
 
 
 def federate(
@@ -80,17 +82,19 @@ def federate(
 def prepare(
     plan: Plan, folder: Path | str, *, command: str | None = None, dataset: Dataset | None = None
 ) -> RunFolder:
-    """Write the run folder and the Flower app in it, and run nothing.
+    """Write the run folder, the Flower app in it and where its SuperLink is, and run nothing.
 
     ``flwr run FOLDER/flower/app`` then runs the rounds, and ``go_on`` evaluates.
 
     Raises:
         InputError: as of ``federate``.
     """
-    from foretaste.federated.engines.deployment import write_app
+    from foretaste.federated.engines.deployment import write_app, write_connection
 
     run, _, _ = _begin(plan, Path(folder), command, dataset)
     write_app(run.path)
+    write_connection(run.path)
+    run.write("run.json", {**run.record, "status": PREPARED})
     return run
 
 
@@ -114,7 +118,8 @@ def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
     """Go on with a federation that was cut off, from its last whole round.
 
     Raises:
-        InputError: when there is none, or its data has changed since it began.
+        InputError: when there is none, or its data has changed since it began, or its rounds are
+            for devices of their own and not all are done.
     """
     run = RunFolder.open(folder)
     plan = Plan.open(run.path)
@@ -173,10 +178,12 @@ def evaluation(plan: Plan, split: Split) -> Evaluate | None:
 def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFolder:
     begin = time.perf_counter()
     server = server_of(plan, split, run, LocalFleet([]))
-    if server.now.next_round <= plan.config.rounds:
-        done, server = _engine(plan)(run, plan, split, progress)
-    else:  # the rounds were run elsewhere, as by flwr run
+    if server.now.next_round > plan.config.rounds:  # they were run elsewhere, as by flwr run
         done = server.run()
+    elif run.record["status"] == PREPARED:
+        raise InputError(_to_run(run, server.now.next_round - 1, plan.config.rounds))
+    else:
+        done, server = _engine(plan)(run, plan, split, progress)
     forget_secrets(run.path)  # no more noise will be drawn, and none can be taken back
     recommender = server.method.recommender(done.best)
     recommender.save(run.path)
@@ -192,6 +199,15 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
     run.write("run.json", record)
     run.log("done", seconds=record["wall_seconds"])
     return run
+
+
+def _to_run(run: RunFolder, done: int, rounds: int) -> str:
+    from foretaste.federated.engines.deployment import command_of
+
+    return (
+        f"{run.path}: {done} of {rounds} rounds are done. It was prepared for devices of their "
+        f"own, so the rest is theirs: {command_of(run.path)}"
+    )
 
 
 def _measure(

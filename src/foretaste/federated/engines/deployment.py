@@ -32,6 +32,8 @@ from foretaste.progress import Progress
 from foretaste.storage import write_whole
 
 LOOPBACK = "127.0.0.1"
+PORT = 9092
+"""Where the SuperLink of a prepared run listens; ``flwr run`` asks at the same machine."""
 MOST_NODES = 32
 """Processes that a rehearsal on one machine may start."""
 POLL = 0.5
@@ -115,11 +117,17 @@ def write_app(folder: Path) -> Path:
     return app
 
 
-def write_connection(folder: Path, port: int) -> None:
+def write_connection(folder: Path, port: int = PORT) -> None:
     """Tell ``flwr run`` (with FLWR_HOME = the run's ``flower``) where the SuperLink listens."""
     connection = {"address": f"{LOOPBACK}:{port}", "insecure": True}
-    values = {"superlink": {"default": "rehearsal", "rehearsal": connection}}
+    values = {"superlink": {"default": "superlink", "superlink": connection}}
     write_whole(folder / "flower" / "config.toml", tomli_w.dumps(values).encode())
+
+
+def command_of(folder: Path) -> str:
+    """What runs the rounds of a prepared run, where its SuperLink is."""
+    home = folder / "flower"
+    return f"FLWR_HOME={home} flwr run {home / 'app'} --stream"
 
 
 def _superlink(port: int) -> list[str]:
@@ -132,7 +140,7 @@ def _superlink(port: int) -> list[str]:
 def _submit(app: Path, logs: Path) -> None:
     """``flwr run``: the app goes to the SuperLink, which starts the server's half."""
     done = subprocess.run(
-        [*_command("flwr"), "run", str(app.resolve()), "rehearsal"],
+        [*_command("flwr"), "run", str(app.resolve())],
         env=_environment(),
         capture_output=True,
         text=True,
