@@ -14,6 +14,7 @@ from scipy.stats import norm
 from foretaste.errors import InputError
 from foretaste.federated.core.config import PrivacyConfig
 from foretaste.federated.core.curiosity import area, infer_histories
+from foretaste.federated.core.fleet import LocalFleet
 from foretaste.federated.core.messages import PROTOCOL, Order
 from foretaste.federated.core.node import Node, NodeUsers
 from foretaste.federated.core.node_secret import FILE
@@ -24,7 +25,7 @@ from foretaste.federated.core.privacy import (
     noisy,
     renyi,
 )
-from foretaste.federated.core.server import CHECKPOINT, SECRET
+from foretaste.federated.core.server import CHECKPOINT, SECRET, Server
 from foretaste.federated.core.updates import Rows, Updates, zeros
 from foretaste.federated.running import NODES, forget_secrets
 
@@ -118,6 +119,19 @@ def test_a_round_with_noise_divides_by_what_was_expected():
     for name in start:
         change = (clean.now.state[name] - start[name]) * first.users / 40
         np.testing.assert_allclose(private.now.state[name] - start[name], change, atol=1e-6)
+
+
+def test_users_that_the_server_has_no_data_of_are_said_in_the_recipe():
+    """The server's own data has 20 users, devices have 40 and 80 are expected: it divides by 80."""
+    config = {"clients": 1.0, "rounds": 1, "local": {"epochs": 1, "negatives": 6}}
+    clean = server_of(method_of(privacy={"clip": 0.1}, **config), ring(40))
+    private = method_of(users=80, privacy={"clip": 0.1, "noise": 1e-9}, **config)
+    server = Server(private, LocalFleet(nodes_of(private, ring(40), 2)), clients=20)
+    clean.step()
+    server.step()
+    for name, first in private.start().items():
+        change = (clean.now.state[name] - first) / 2
+        np.testing.assert_allclose(server.now.state[name] - first, change, atol=1e-6)
 
 
 def test_noise_of_clients_adds_up_the_same_on_one_node_or_many():

@@ -160,6 +160,9 @@ class FederatedConfig(Part):
     Attributes:
         rounds: of training.
         clients: odds that a client (one user) takes part in a round.
+        users: of the federation, where devices bring logs of their own; 0 takes those of the
+            recipe's data who can train. With noise the mean divides by the share of them that is
+            expected, whoever came.
         nodes: number of nodes that the users are dealt to in a simulation; 0 makes every user a
             node of its own.
         min_clients: replies, in users, that a round needs; with fewer it is asked again.
@@ -188,6 +191,7 @@ class FederatedConfig(Part):
 
     rounds: int = Field(default=60, ge=1)
     clients: float = Field(default=0.1, gt=0, le=1)
+    users: int = Field(default=0, ge=0)
     nodes: int = Field(default=2, ge=0)
     min_clients: int = Field(default=1, ge=1)
     min_users: int = Field(default=1, ge=1)

@@ -105,8 +105,9 @@ class Server:
         Args:
             method: what is run.
             fleet: over whom.
-            clients: users of the federation, as far as known; privacy divides by the number that
-                is expected to take part instead of the number that did.
+            clients: users of the federation, as far as known without ``users`` of its
+                configuration; privacy divides by the number that is expected to take part instead
+                of the number that did.
             folder: where the checkpoint lies; None keeps none.
             evaluate: figures of a recommender; None never evaluates at the server.
             progress: who is told.
@@ -115,8 +116,8 @@ class Server:
         Raises:
             InputError: when the folder holds a checkpoint of something else.
         """
-        self.method, self.fleet, self.clients = method, fleet, clients
-        self.config = method.config
+        self.method, self.fleet, self.config = method, fleet, method.config
+        self.clients = self.config.users or clients
         self.folder, self.evaluate = folder, evaluate
         self.progress, self.log = progress or Silent(), log or _nothing
         self.now = self._resume() or Progressed(method.start())
