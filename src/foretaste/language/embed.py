@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -46,23 +47,39 @@ class TextModel(Protocol):
 class ModelEncoder:
     """A model's vectors, each text asked for once, with a cache on disk where one is given."""
 
-    def __init__(self, model: TextModel, cache: VectorCache | None = None) -> None:
-        """``cache`` None keeps nothing."""
-        self.model, self.cache = model, cache
-        self._width = 0  # not known before the first vector
+    def __init__(
+        self, open_model: Callable[[], TextModel], cache: VectorCache | None = None, width: int = 0
+    ) -> None:
+        """Nothing is opened before the first text.
+
+        Args:
+            open_model: gives the model.
+            cache: None keeps nothing.
+            width: of the vectors; 0 when it is not known before the first of them.
+        """
+        self.cache = cache
+        self._open, self._width = open_model, width
+
+    @cached_property
+    def model(self) -> TextModel:
+        """The model, opened when it is first asked for."""
+        return self._open()
 
     def encode(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """Vectors float32 ``[texts, D]``; a text of blanks has the zero vector.
 
         Raises:
-            InputError: when the model fails, or every text is empty and nothing else was asked
-                before, so that not even the width of the vectors is known.
+            MissingExtraError: when a package is missing.
+            InputError: when the model cannot be had or fails, or every text is empty and the width
+                of the vectors is not known.
         """
+        if not any(text.strip() for text in texts):
+            if not self._width:
+                raise InputError(f"all {len(texts):,} texts are empty: there is nothing to embed.")
+            return np.zeros((len(texts), self._width), np.float32)
         read = [text.strip()[: self.model.max_characters] for text in texts]
         keys = [key_of(self.model.identity, text) if text else b"" for text in read]
         wanted = {key: text for key, text in zip(keys, read, strict=True) if text}
-        if not wanted and not self._width:
-            raise InputError(f"all {len(texts):,} texts are empty: there is nothing to embed.")
         known = self.cache.get(list(wanted)) if self.cache else {}
         for vector in known.values():
             self._check(len(vector), "in the cache")
@@ -107,28 +124,32 @@ def encoder_for(
     texts: Sequence[str],
     *,
     cache: Path | str | None = None,
+    width: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TextEncoder:
-    """What turns texts into vectors: TF-IDF learnt from ``texts``, or a model that is opened.
+    """What turns texts into vectors: TF-IDF learnt from ``texts``, or a model, opened when asked.
 
     Args:
         config: which way, with its settings.
         texts: of the catalog; only TF-IDF learns from them.
         cache: a file for the vectors of models. TF-IDF has none: it is faster than reading.
+        width: of a model's vectors, where it is known.
         seed: of the random choices of TF-IDF and SVD.
         progress: who is told.
 
     Raises:
-        MissingExtraError: when a package is missing.
-        InputError: when no text has a word, or the model cannot be had.
+        InputError: when TF-IDF finds no word in the texts.
     """
     if isinstance(config, TfidfConfig):
         return Tfidf.fit(texts, config, seed=seed, progress=progress)
-    model = (
-        SentenceModel(config) if isinstance(config, SentenceConfig) else EmbeddingEndpoint(config)
-    )
-    return ModelEncoder(model, None if cache is None else VectorCache(cache))
+
+    def open_model() -> TextModel:
+        if isinstance(config, SentenceConfig):
+            return SentenceModel(config)
+        return EmbeddingEndpoint(config)
+
+    return ModelEncoder(open_model, None if cache is None else VectorCache(cache), width)
 
 
 def embed(

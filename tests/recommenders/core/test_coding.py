@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from foretaste.codes.tokenizer import FitContext
 from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
-from foretaste.errors import InputError
+from foretaste.errors import InputError, MissingExtraError
+from foretaste.language import embed
+from foretaste.language.sentence_model import SentenceConfig
 from foretaste.recommenders.core.coding import (
     CodedCatalog,
     CodingConfig,
@@ -93,6 +96,45 @@ def test_vectors_alone_when_nothing_has_a_text() -> None:
     np.testing.assert_array_equal(without.vectors, random_vectors(30))
     with pytest.raises(InputError, match="item vectors were not used"):
         code_catalog(catalog(30), config(), context=CPU).embed(catalog(3), random_vectors(3))
+
+
+class Lengths:
+    """A model of texts that knows how long they are."""
+
+    identity, batch_texts, max_characters = "lengths", 2, 100
+
+    def __init__(self, config: SentenceConfig) -> None:
+        del config
+
+    def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
+        angles = np.array([len(text) / 20 for text in texts], np.float32)
+        return np.stack([np.cos(angles), np.sin(angles)], 1)
+
+
+def missing(config: SentenceConfig) -> None:
+    raise MissingExtraError("sentence-transformers", "text")
+
+
+def test_a_model_of_texts_is_opened_when_a_text_is_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(embed, "SentenceModel", Lengths)
+    code_catalog(catalog(60), config(text={"kind": "sentence"}), context=CPU).save(tmp_path)
+    monkeypatch.setattr(embed, "SentenceModel", missing)
+    coded = CodedCatalog.load(tmp_path, device="cpu")
+    silent = Catalog.from_items(pl.Series("item_id", ["x", "y"]), None)
+    assert len(coded.assign(silent)) == 62  # nothing to read: they lie where nothing is known
+    with pytest.raises(MissingExtraError):
+        coded.assign(catalog(2, first=60))
+    monkeypatch.setattr(embed, "SentenceModel", Lengths)
+    assert len(coded.assign(catalog(2, first=60))) == 62
+
+
+def test_a_model_of_texts_that_read_none_is_not_asked_later(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(embed, "SentenceModel", missing)
+    silent = Catalog.from_items(pl.Series("item_id", [f"i{n}" for n in range(30)]), None)
+    plain = config(text={"kind": "sentence"})
+    code_catalog(silent, plain, item_vectors=random_vectors(30), context=CPU).save(tmp_path)
+    coded = CodedCatalog.load(tmp_path, device="cpu")
+    assert len(coded.assign(catalog(2, first=60), random_vectors(2))) == 32
 
 
 def test_histories_reach_a_tokenizer_that_uses_them() -> None:

@@ -21,6 +21,8 @@ from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.language.embed import TextConfig, TextEncoder, encoder_for
+from foretaste.language.endpoint import EndpointConfig
+from foretaste.language.sentence_model import SentenceConfig
 from foretaste.language.sources import Scaling, Source
 from foretaste.language.texts import FIELDS, item_texts
 from foretaste.language.texts import Field as TextField
@@ -128,12 +130,16 @@ class CodedCatalog:
             arrays["scales"] = np.array(self.scaling.scales)
         write_arrays(folder / "vectors.safetensors", arrays)
         write_whole(folder / "catalog.parquet", self.catalog.to_bytes())
-        about = {"config": self.config.model_dump(mode="json"), "seconds": self.seconds}
+        about = {
+            "config": self.config.model_dump(mode="json"),
+            "texts": self.encoder is not None,
+            "seconds": self.seconds,
+        }
         write_whole(folder / "coding.json", (json.dumps(about, indent=2) + "\n").encode())
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "auto", cache: Path | None = None) -> CodedCatalog:
-        """Read what ``save`` wrote.
+        """Read what ``save`` wrote. A model of texts is opened when a new item's text is read.
 
         Raises:
             InputError: when a file is missing, damaged, or of another catalog than the rest.
@@ -162,11 +168,12 @@ class CodedCatalog:
         means = [arrays[f"mean.{n}"] for n in range(len(arrays.get("scales", ())))]
         scaling = Scaling(tuple(means), tuple(arrays["scales"].tolist())) if means else None
         encoder: TextEncoder | None = None
-        if isinstance(config.text, TfidfConfig) and "text.terms" in arrays:
+        if "text.terms" in arrays:
             own = {name.removeprefix("text."): value for name, value in arrays.items()}
             encoder = Tfidf.from_arrays(own)
-        elif config.text is not None and not isinstance(config.text, TfidfConfig):
-            encoder = encoder_for(config.text, (), cache=cache)
+        elif about.get("texts", True) and isinstance(config.text, SentenceConfig | EndpointConfig):
+            width = len(means[0]) if means else vectors.shape[1]
+            encoder = encoder_for(config.text, (), cache=cache, width=width)
         return cls(config, catalog, tokenizer, vectors, encoder, scaling, seconds)
 
 
