@@ -11,6 +11,8 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_interactions
 from foretaste.data.sequences import Sequences, offsets_of
 from foretaste.data.split import Queries, Split
+from foretaste.errors import InputError
+from foretaste.experiments.recipe import DataSection
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.node import Node, NodeUsers
 from foretaste.federated.core.randomness import user_keys
@@ -46,16 +48,24 @@ def dealt_node(
     return Node(method, dealt(split, node, nodes), f"node {node:05d}", place)
 
 
-def read_users(log: str | Path, catalog: Catalog) -> NodeUsers:
+def read_users(log: str | Path, catalog: Catalog, section: DataSection) -> NodeUsers:
     """The users of a log that lies on a device.
 
-    Events with items outside the catalog are left out and counted; a user may be left with one
-    event or none, and then never trains.
+    It is read as the recipe's own data (columns, format, ``min_rating``, ``duplicates``), but for
+    ``k_core`` and titles, which are of the whole log. Events with items outside the catalog are
+    left out and counted; a user may be left with one event or none, and then never trains.
 
     Raises:
-        InputError: when the log cannot be read.
+        InputError: when the log cannot be read so.
     """
-    interactions = read_interactions(log)
+    options = section.model_dump(exclude={"source", "items", "k_core"})
+    try:
+        interactions = read_interactions(log, **options)
+    except InputError as error:
+        raise InputError(
+            f"{error} A device's log is read as [data] of the plan's recipe.toml says: write it "
+            "with the columns and in the format named there."
+        ) from error
     data = Dataset.from_interactions(interactions)
     numbers = catalog.numbers(data.catalog.item_ids).astype(np.int32)
     inside = data.sequences.renumbered(numbers)

@@ -168,7 +168,7 @@ def _own_node(place: str, log: str, state: str | None) -> Node:
         raise InputError(
             f"{method.name} keeps files on the device: --node-config '... state=\"FOLDER\"'."
         )
-    users = read_users(log, method.world.catalog)
+    users = read_users(log, method.world.catalog, Plan.open(Path(place)).recipe.data)
     return Node(method, users, "this device", None if state is None else Path(state))
 
 
