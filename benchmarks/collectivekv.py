@@ -10,6 +10,9 @@ nothing instead, as the paper does. Models are asked as
 from the full cache are paired by user, each user's mean over the seeds. Bytes are counted from what
 a store holds of the users of the test set. Figures per user are kept in ``--runs``, one file for
 each seed, so that the script goes on where it was stopped.
+
+Collective records leave out the first layer, which is looked up by the item's number. A full cache
+could do so too: a row of its own says what it would take, and a column compares with that.
 """
 
 import argparse
@@ -18,18 +21,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from kept import Kept, pack, unpack
 from peers.driving import write_table
 
+from foretaste.data.batches import query_batches
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
 from foretaste.experiments.running import split_dataset
-from foretaste.metrics import bootstrap_mean, holm, paired_difference
+from foretaste.metrics import PairedDifference, bootstrap_mean, holm, paired_difference
 from foretaste.nn.key_values import CollectiveKeyValues
 from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.ranking import rank_queries
+from foretaste.recommenders.core.sequence import tensors
 from foretaste.serving.stores import Event, StateChange, open_store
 
 DIM = 128
@@ -67,14 +73,22 @@ ARMS = [
     Arm("pool only", "collective", {"user_dim": 0}),
     Arm("without peak", "collective", {"peak": 0.0}),
     Arm("without balance", "collective", {"balance": 0.0}),
-    Arm("untrained router", "collective", {"train_router": False}),
+    Arm("random router", "collective", {"train_router": False}),
     Arm("int8 of the full width", "collective", {"user_dim": DIM, "pool_size": 0}),
     Arm("both, from nothing", "collective", {}, starts=False),
     Arm("low-rank only, from nothing", "collective", {"pool_size": 0}, starts=False),
 ]
+FROZEN = "k-means router, not trained"
+"""An arm of kept runs, no longer made: its router stayed as that of ``both`` begins."""
+LOOKED_UP = "full, first layer looked up (no loss)"
 # Numbers of an event's own that fit 0.8 % of the full cache beside the item's number (and, for
 # HSTU, its time), with a pool and, for the control, without.
 OWN = {"sasrec": (6, 8), "hstu": (4, 6)}
+
+LAYER = 2 * DIM * 4
+"""Bytes of the full keys and values of an event in one layer."""
+STATE = 121
+"""Bytes that the store held of a user besides records, when no run kept ``events_per_user``."""
 
 
 def recipe(
@@ -162,16 +176,28 @@ def cache_facts(recommender: IncrementalRecommender, histories: Sequences) -> di
             np.testing.assert_array_equal(kept, state.records)
         events = sum(len(kept) for kept in records)
         held = sum(store.size(user).state_bytes for user in users)
-    return {"record_bytes": recommender.record_bytes, "held_per_event": held / events}
+    _check_first_layer(recommender, np.concatenate(records))
+    return {
+        "record_bytes": recommender.record_bytes,
+        "held_per_event": held / events,
+        "events_per_user": events / len(users),
+    }
+
+
+def _check_first_layer(recommender: IncrementalRecommender, records: np.ndarray) -> None:
+    """That a full cache loses nothing when its first layer is looked up by item."""
+    network = recommender.network
+    width = network.widths()[0]  # 0 where it is looked up already
+    if width:
+        items = network.items_of(torch.from_numpy(records)).numpy()
+        kept, found = records[:, :width].copy(), network.first_layer().numpy()[items]
+        np.testing.assert_allclose(
+            kept.view(np.float32), found.view(np.float32), rtol=1e-5, atol=1e-6
+        )
 
 
 def pool_entropy(recommender: IncrementalRecommender, histories: Sequences) -> float:
     """Mean entropy of the use of pool entries by the events of histories, as a share of log m."""
-    import torch
-
-    from foretaste.data.batches import query_batches
-    from foretaste.recommenders.core.sequence import tensors
-
     network, counts = recommender.network.eval(), {}
 
     def count(module: CollectiveKeyValues, inputs: tuple[Any, ...], _: Any) -> None:
@@ -205,63 +231,89 @@ def _last(rows: Sequences, count: int) -> Sequences:
 
 def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     """The table of one model on one data set; every arm against the full cache."""
-    known = {arm.name: Kept(runs / data, f"{model}-{arm.name}") for arm in ARMS}
+    names = [*(arm.name for arm in ARMS), FROZEN]
+    known = {name: Kept(runs / data, f"{model}-{name}") for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
     if "full" not in known:
         return []
     full = known["full"]
-    shared = {name: set(kept.numbers) & set(full.numbers) for name, kept in known.items()}
-    others = [name for name in known if name != "full" and shared[name]]
-    tests = []
-    for name in others:
-        common = shared[name]
-        pair = known[name].values("ndcg@10", common), full.values("ndcg@10", common)
-        tests.append(paired_difference(*pair))
-    corrected = holm([test.p_value for test in tests])
-    against = {
-        name: f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}; p {p:.3f})"
-        for name, test, p in zip(others, tests, corrected, strict=True)
+    others = [
+        name for name in known if name != "full" and set(known[name].numbers) & set(full.numbers)
+    ]
+    tests = {name: paired(known[name], full, "ndcg@10") for name in others}
+    corrected = holm([test.p_value for test in tests.values()])
+    rows = [
+        {"data": data, "model": model, "keys and values": name} | cells(kept)
+        for name, kept in known.items()
+    ]
+    for name, p in zip(others, corrected, strict=True):
+        row = next(row for row in rows if row["keys and values"] == name)
+        row["minus full, NDCG@10"] = _interval(tests[name], f"; p {p:.3f}")
+        row["minus full, HR@10"] = _interval(paired(known[name], full, "hr@10"))
+        if name == "both" and LOW_RANK in known:
+            row["both minus low-rank"] = _interval(paired(known[name], known[LOW_RANK], "ndcg@10"))
+    return [rows[0], looked_up(rows[0], full), *rows[1:]]
+
+
+def cells(kept: Kept) -> dict[str, str]:
+    """What one arm came to, but for how far it lies from others."""
+    quality = {metric: bootstrap_mean(kept.values(metric)) for metric in METRICS}
+    record, held = kept.fact("record_bytes"), kept.fact("held_per_event")
+    gated, entropy = kept.fact("gated"), kept.fact("entropy")
+    assert record is not None and held is not None
+    return {
+        "seeds": f"{len(kept.seeds)}",
+        **bytes_per_event(record),
+        "held by the store": f"{held:.1f}",
+        "bytes/user + part of pools": bytes_per_user(kept, len(kept.values("ndcg@10"))),
+        "NDCG@10": "{:.4f} ({:.4f}-{:.4f})".format(*quality["ndcg@10"]),
+        "HR@10": f"{quality['hr@10'].value:.4f}",
+        "minus full, NDCG@10": "",
+        "minus full, HR@10": "",
+        "both minus low-rank": "",
+        "gated minus hard": "" if gated is None else f"{gated - quality['ndcg@10'].value:+.4f}",
+        "pool entropy": "" if entropy is None else f"{entropy:.3f}",
+        "pool KB": f"{(kept.fact('pool_bytes') or 0) / 1000:.0f}",
+        "seconds": f"{kept.fact('seconds'):.0f}",
     }
+
+
+def bytes_per_event(record: float) -> dict[str, str]:
+    """Those of a record, and against full keys and values of all layers and of all but one."""
     layers = SHARED["layers"]
-    reference = layers * 2 * DIM * 4
-    rows = []
-    for name, kept in known.items():
-        quality = {metric: bootstrap_mean(kept.values(metric)) for metric in METRICS}
-        record, gated = kept.fact("record_bytes"), kept.fact("gated")
-        entropy = kept.fact("entropy")
-        assert record is not None
-        rows.append(
-            {
-                "data": data,
-                "model": model,
-                "keys and values": name,
-                "seeds": len(kept.seeds),
-                "bytes/event": f"{record:.0f}",
-                "of full fp32": f"{record / reference:.2%}",
-                "held by the store": f"{kept.fact('held_per_event'):.1f}",
-                "NDCG@10": "{:.4f} ({:.4f}-{:.4f})".format(*quality["ndcg@10"]),
-                "HR@10": f"{quality['hr@10'].value:.4f}",
-                "minus full, NDCG@10": against.get(name, ""),
-                "both minus low-rank": against_low_rank(known) if name == "both" else "",
-                "gated minus hard": ""
-                if gated is None
-                else f"{gated - quality['ndcg@10'].value:+.4f}",
-                "pool entropy": "" if entropy is None else f"{entropy:.3f}",
-                "pool KB": f"{(kept.fact('pool_bytes') or 0) / 1000:.0f}",
-                "seconds": f"{kept.fact('seconds'):.0f}",
-            }
-        )
-    return rows
+    return {
+        "bytes/event": f"{record:.0f}",
+        "of full fp32": f"{record / (layers * LAYER):.2%}",
+        "of full, first layer looked up": f"{record / ((layers - 1) * LAYER):.2%}",
+    }
 
 
-def against_low_rank(known: dict[str, Kept]) -> str:
-    """What the decisive control leaves of the gain, of the seeds that both have."""
-    if LOW_RANK not in known:
-        return ""
-    both, control = known["both"], known[LOW_RANK]
-    common = set(both.numbers) & set(control.numbers)
-    one = paired_difference(both.values("ndcg@10", common), control.values("ndcg@10", common))
-    return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
+def bytes_per_user(kept: Kept, users: int) -> str:
+    """What the store held of a user in the mean, and one of ``users`` parts of the pools."""
+    record, held = kept.fact("record_bytes"), kept.fact("held_per_event")
+    assert record is not None and held is not None
+    events = kept.fact("events_per_user") or STATE / (held - record)
+    pools = kept.fact("pool_bytes")
+    return f"{held * events:.0f}" + (f" + {pools / users:.0f}" if pools else "")
+
+
+def looked_up(row: dict[str, Any], full: Kept) -> dict[str, Any]:
+    """The row of a full cache without its first layer: it answers as the full cache does."""
+    record = full.fact("record_bytes")
+    assert record is not None
+    same = ("data", "model", "seeds", "NDCG@10", "HR@10")
+    smaller = {"keys and values": LOOKED_UP} | bytes_per_event(record - LAYER)
+    return {name: smaller.get(name, cell if name in same else "") for name, cell in row.items()}
+
+
+def paired(one: Kept, other: Kept, metric: str) -> PairedDifference:
+    """The difference of two arms, of the seeds that both have."""
+    common = set(one.numbers) & set(other.numbers)
+    return paired_difference(one.values(metric, common), other.values(metric, common))
+
+
+def _interval(test: PairedDifference, more: str = "") -> str:
+    return f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}{more})"
 
 
 def main() -> None:
@@ -310,7 +362,8 @@ def main() -> None:
         f"Width {DIM}, {SHARED['layers']} layers, window {SHARED['window']}; leave-last-out, full "
         "catalog, seen items left out; means over seeds with 95 % intervals over users; p is "
         "Holm-corrected. A record of an event holds the number of its item (and for HSTU its time) "
-        "besides. Written by `benchmarks/collectivekv.py`."
+        "besides. Bytes of a user are those of a state in the memory store, in the mean, and a "
+        "user's part of the pools. Written by `benchmarks/collectivekv.py`."
     )
     write_table(args.out, rows, about)
     print(args.out.read_text())

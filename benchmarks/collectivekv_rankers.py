@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from collectivekv import ARMS, LOW_RANK, Arm
+from collectivekv import ARMS, LOW_RANK, Arm, bytes_per_user
 from kept import Kept, pack, unpack
 from peers.driving import write_table
 
@@ -166,6 +166,7 @@ def cache_facts(ranker: Ranker, task: ClickTask) -> dict[str, float]:
     return {
         "record_bytes": network.record_bytes,
         "held_per_event": held / rows.events,
+        "events_per_user": rows.events / len(known),
         "cache_gap": float((from_records - direct).abs().max()),
         "number_bytes": bytes_for(len(task.catalog)) + (task.levels is not None),
     }
@@ -284,6 +285,7 @@ def row_of(source: Source, model: str, name: str, kept: Kept) -> dict[str, Any]:
     record, gated, entropy = (kept.fact(key) for key in ("record_bytes", "gated", "entropy"))
     assert record is not None
     area = float(np.mean([auc(labels, one) for one in tests]))
+    everyone = int((source.task.events.lengths > 0).sum())
     gap, loss = kept.fact("cache_gap"), np.mean([log_loss(labels, one) for one in tests])
     return {
         "data": source.name,
@@ -293,6 +295,7 @@ def row_of(source: Source, model: str, name: str, kept: Kept) -> dict[str, Any]:
         "bytes/event": f"{record:.0f}",
         "of full fp32": f"{record / REFERENCE:.2%}",
         "held by the store": f"{kept.fact('held_per_event'):.1f}",
+        "bytes/user + part of pools": bytes_per_user(kept, everyone),
         "AUC": f"{area:.4f}",
         "GAUC": f"{np.mean([gauc(labels, one, users).value for one in tests]):.4f}",
         "log-loss": f"{loss:.4f}",
@@ -368,7 +371,8 @@ def main() -> None:
         f"Width {DIM}, one layer, {SHARED['heads']} heads, the last {SHARED['max_length']} events; "
         "every user's last tenth of the impressions is the test; means over seeds, 95 % intervals "
         "over users, arms from nothing against the full cache from nothing; p is Holm-corrected. "
-        "Written by `benchmarks/collectivekv_rankers.py`."
+        "Bytes of a user are those of a state in the memory store, in the mean, and a user's part "
+        "of the pools. Written by `benchmarks/collectivekv_rankers.py`."
     )
     write_table(args.out, rows, about)
     print(args.out.read_text())
