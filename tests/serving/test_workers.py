@@ -153,3 +153,36 @@ def test_processes_share_redis_die_and_load_a_newer_run(write_run, tmp_path):
         store.close()
         redis.kill()
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+def test_figures_of_this_moment_are_those_of_the_processes_that_live(run_folder, tmp_path):
+    redis = RedisServer(tmp_path)
+    redis.start()
+    options = ["--store", redis.url, "--workers", "2"]
+    try:
+        with Server([run_folder("ease")], *options, log=tmp_path / "log") as server:
+            until(lambda: len(workers(server)) == 2)
+            # One process tells of both; the other has never been asked for figures.
+            assert server.figure("foretaste_store_up") == 1
+            assert server.figure("foretaste_store_takes_events") == 1
+            redis.kill()
+
+            def ask() -> None:
+                httpx.post(f"{server.url}/v1/recommendations", json={"user_id": "a"}, timeout=20)
+
+            def is_lost() -> bool:
+                ask()
+                return server.figure("foretaste_store_up") == 0
+
+            until(is_lost)
+            for pid in workers(server):
+                os.kill(pid, signal.SIGKILL)  # it leaves what it said last
+            redis.start()
+            server.client.close()
+            server.client = httpx.Client(base_url=server.url, timeout=30)
+            until(lambda: len(workers(server)) == 2)
+            until(lambda: server.figure("foretaste_store_up") == 1)
+            assert server.stop() == 0
+    finally:
+        redis.kill()

@@ -27,7 +27,7 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(self) -> None:
-        """Everything is 0."""
+        """Everything is 0, and the store answers."""
         registry = CollectorRegistry()
         self._registry = registry
         self.requests = Counter(
@@ -90,6 +90,8 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.store_up.set(1)  # unless more is known
+        self.store_takes.set(1)
 
     def close(self) -> None:
         """Leave no figure of a process that has ended among those of its siblings."""

@@ -70,6 +70,7 @@ def _serve_here(
 def _serve_in_workers(
     settings: Settings, listener: socket.socket, tell: Callable[[Serving], None]
 ) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
     from uvicorn.config import STARTUP_FAILURE
     from uvicorn.supervisors.multiprocess import Multiprocess
 
@@ -78,12 +79,22 @@ def _serve_in_workers(
     from foretaste.serving.models import names_of
 
     class Supervisor(Multiprocess):
-        """Closes its own copy of the listening socket first, so that nobody waits at it."""
+        """Closes its own copy of the listening socket first, so that nobody waits at it.
+
+        A worker that was killed leaves no figures of what is, only of what was.
+        """
 
         def terminate_all(self) -> None:
             for one in self.sockets:
                 one.close()
             super().terminate_all()
+
+        def keep_subprocess_alive(self) -> None:
+            before = list(self.processes)
+            super().keep_subprocess_alive()
+            for process in before:
+                if process not in self.processes and process.pid is not None:
+                    mark_process_dead(process.pid)
 
     names_of(settings.runs)
     for path in settings.runs:

@@ -25,6 +25,8 @@ from foretaste.serving.writing import Append, Forget, Write, write_all
 SMALL_CATALOG = 64_000_000
 """Bytes of item vectors up to which one thread of PyTorch answers as fast as several."""
 
+MEASURE_SECONDS = 1.0
+"""Between two looks at what is told of this moment."""
 
 Asked = TypeVar("Asked")
 Given = TypeVar("Given")
@@ -104,9 +106,11 @@ class Service:
         self._sweeper.start()
         if self.settings.watch:
             self._watcher.start()
+        self._measuring = asyncio.create_task(self._measure_on())
 
     async def close(self) -> None:
         """Finish what was accepted, write what is to be kept, and close the store."""
+        self._measuring.cancel()
         self._watcher.close()
         self._sweeper.close()
         for batcher in (self._asking, self._writing, self._searching):
@@ -161,10 +165,20 @@ class Service:
 
     def figures(self) -> bytes:
         """For Prometheus."""
+        self._measure()
+        return self.metrics.text()
+
+    def _measure(self) -> None:
+        """Set the figures of what is at this moment."""
         self.metrics.store_up.set(self.store.up)
         self.metrics.store_takes.set(self.store.takes)
         self.metrics.waiting.set(self._asking.waiting + self._writing.waiting)
-        return self.metrics.text()
+
+    async def _measure_on(self) -> None:
+        """Once a second: with several workers any of them tells the figures of all."""
+        while True:
+            self._measure()
+            await asyncio.sleep(MEASURE_SECONDS)
 
     async def _ask(self, batcher: Batcher[Asked, Given], asked: Asked) -> Given:
         try:
@@ -200,8 +214,12 @@ def _set_threads(settings: Settings, runs: Sequence[ServedRun]) -> None:
     """One thread of PyTorch for small catalogs; the others of the machine speak HTTP."""
     import torch
 
-    models = [run.incremental for run in runs if run.incremental is not None]
-    largest = max((model.item_vectors().nbytes for model in models), default=0)
+    from foretaste.recommenders.core.incremental import IncrementalRecommender
+
+    vectors = [
+        run.item_vectors for run in runs if isinstance(run.recommender, IncrementalRecommender)
+    ]
+    largest = max((one.nbytes for one in vectors), default=0)
     shared = max(1, (os.cpu_count() or 1) // settings.workers)
     torch.set_num_threads(settings.threads or (1 if largest <= SMALL_CATALOG else shared))
     # The thread that computes lets go of the interpreter often; waiting requests need it sooner
