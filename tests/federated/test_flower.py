@@ -17,8 +17,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
+from foretaste.federated.core.checkpoint import CHECKPOINT
 from foretaste.federated.core.messages import PROTOCOL, Order, Reply
-from foretaste.federated.core.server import CHECKPOINT
 from foretaste.federated.engines.deployment import write_app
 from foretaste.federated.engines.flower import _delivery, from_records, problem, size_of, to_records
 from foretaste.federated.plan import Plan

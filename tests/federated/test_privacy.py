@@ -12,6 +12,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from foretaste.errors import InputError
+from foretaste.federated.core.checkpoint import CHECKPOINT
 from foretaste.federated.core.config import PrivacyConfig
 from foretaste.federated.core.curiosity import area, infer_histories
 from foretaste.federated.core.fleet import LocalFleet
@@ -25,7 +26,7 @@ from foretaste.federated.core.privacy import (
     noisy,
     renyi,
 )
-from foretaste.federated.core.server import CHECKPOINT, SECRET, Server
+from foretaste.federated.core.server import SECRET, Server
 from foretaste.federated.core.updates import Rows, Updates, zeros
 from foretaste.federated.running import NODES, forget_secrets
 

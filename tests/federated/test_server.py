@@ -7,12 +7,13 @@ import pytest
 
 from foretaste.errors import InputError
 from foretaste.federated.core.base import FederatedMethod
+from foretaste.federated.core.checkpoint import CHECKPOINT
 from foretaste.federated.core.config import ServerConfig
 from foretaste.federated.core.fleet import LocalFleet
 from foretaste.federated.core.messages import PROTOCOL, Order
 from foretaste.federated.core.node import USERS, held_out
 from foretaste.federated.core.registry import find_method, names
-from foretaste.federated.core.server import CHECKPOINT, Server
+from foretaste.federated.core.server import Server
 from foretaste.federated.core.server_step import server_step
 
 from .rings import keys_of, method_of, nodes_of, ring, server_of
@@ -149,6 +150,8 @@ def test_all_clients_gone_is_told_and_nothing_is_lost(tmp_path):
             return []
 
     method = method_of(clients=1.0, rounds=3, local=LOCAL)
+    with pytest.raises(InputError, match=r"round 1: 0 clients.*nothing to go on from\.$"):
+        Server(method, Empty([]), clients=10, folder=tmp_path).step()
     server_of(method, ring(10), folder=tmp_path).step()
     server = Server(method, Empty([]), clients=10, folder=tmp_path)
     with pytest.raises(InputError, match=r"round 2: 0 clients of 0 nodes.*Rounds up to 1 are kept"):

@@ -28,12 +28,15 @@ from foretaste.experiments.machine import machine, peak_memory, versions
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.experiments.running import evaluate_all, reopen, split_dataset, write_evaluations
+from foretaste.federated.core.checkpoint import CHECKPOINT, Progressed
 from foretaste.federated.core.fleet import Fleet, LocalFleet
 from foretaste.federated.core.node import held_out
 from foretaste.federated.core.node_secret import FILE
 from foretaste.federated.core.randomness import user_keys
-from foretaste.federated.core.server import CHECKPOINT, SECRET, Evaluate, Progressed, Server
+from foretaste.federated.core.server import SECRET, Evaluate, Server
 from foretaste.federated.core.sessions import FILE as SESSION_FILE
+from foretaste.federated.engines.node_log import FILE as LOG
+from foretaste.federated.engines.node_log import counted
 from foretaste.federated.gathering import clients_of, node_count
 from foretaste.federated.plan import Plan
 from foretaste.progress import Progress, Silent
@@ -67,8 +70,9 @@ def federate(
     Raises:
         InputError: for anything that is the user's to mend.
     """
-    run, plan, split = _begin(plan, Path(folder), command, dataset)
+    run, plan, split = _begin(plan, Path(folder), command, dataset, nodes_here=True)
     with run.alone():
+        (run.path / NODES / LOG).unlink(missing_ok=True)  # of an earlier try
         try:
             return _go(run, plan, split, progress or Silent())
         except WriteError:
@@ -91,7 +95,7 @@ def prepare(
     """
     from foretaste.federated.engines.deployment import write_app, write_connection
 
-    run, _, _ = _begin(plan, Path(folder), command, dataset)
+    run, _, _ = _begin(plan, Path(folder), command, dataset, nodes_here=False)
     write_app(run.path)
     write_connection(run.path)
     run.write("run.json", {**run.record, "status": PREPARED})
@@ -99,13 +103,14 @@ def prepare(
 
 
 def _begin(
-    plan: Plan, folder: Path, command: str | None, dataset: Dataset | None
+    plan: Plan, folder: Path, command: str | None, dataset: Dataset | None, *, nodes_here: bool
 ) -> tuple[RunFolder, Plan, Split]:
     recipe = plan.recipe
     plan = replace(plan, recipe=recipe.model_copy(update={"data": located(recipe.data)}))
     dataset = dataset or load_dataset(plan.recipe.data)
     split = split_dataset(dataset, plan.recipe.split)
-    plan.method(split.catalog)  # tells of a model that does not fit before anything is written
+    # Tells of a model that does not fit, or of what nodes here lack, before anything is written.
+    plan.method(split.catalog, folder / NODES if nodes_here else None)
     run = RunFolder.create(folder, plan.recipe)
     command = command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     run.log("started", command=command)
@@ -191,7 +196,8 @@ def _go(run: RunFolder, plan: Plan, split: Split, progress: Progress) -> RunFold
     record = dict(run.record)
     record |= {
         "fit": _fit(done, plan),
-        "federation": _federation(done, server, plan, split),
+        "federation": _federation(done, server, plan, split)
+        | {"views": counted(run.path / NODES) or None},
         "status": "done",
         "wall_seconds": time.perf_counter() - begin,
         "peak_memory_bytes": peak_memory(),

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,13 @@ from foretaste.errors import InputError
 from foretaste.federated.core.aggregation import aggregate
 from foretaste.federated.core.asking import Asking
 from foretaste.federated.core.base import FederatedMethod, Sums
-from foretaste.federated.core.boundary import Arrays, check
+from foretaste.federated.core.boundary import Arrays
+from foretaste.federated.core.checkpoint import (
+    Progressed,
+    Round,
+    read_checkpoint,
+    write_checkpoint,
+)
 from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply
 from foretaste.federated.core.node_secret import OWNER_ONLY
@@ -26,56 +31,12 @@ from foretaste.federated.core.secure_rounds import Collected, SecureRounds
 from foretaste.federated.core.travelling import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
-from foretaste.storage import read_arrays_about, write_arrays, write_whole
+from foretaste.storage import write_whole
 
-CHECKPOINT, SECRET = "federation.safetensors", "federation.secret"
+SECRET = "federation.secret"
 NOT_FINITE = "their updates add up to no finite number; the model stays as it was"
 Evaluate = Callable[[Recommender], dict[str, float]]
 """Figures of a recommender by name; ``valid`` chooses the best round."""
-
-
-class Round(NamedTuple):
-    """What one round came to.
-
-    Attributes:
-        round: from 1.
-        users: who took part.
-        nodes: that answered.
-        problems: nodes that did not, by reason.
-        loss: training loss of what came down, mean over users; None when it may not be told.
-        seconds: of the whole round.
-        down: bytes that one client receives, from the serialised order.
-        up: bytes that one client sends, from the serialised reply.
-        wire_down: bytes sent to all nodes together.
-        wire_up: bytes that came from all nodes.
-        figures: of evaluation at the server, by name; empty when it was not due.
-        on_clients: of evaluation at the clients, means over users; empty likewise.
-    """
-
-    round: int
-    users: int
-    nodes: int
-    problems: dict[str, int]
-    loss: float | None
-    seconds: float
-    down: float
-    up: float
-    wire_down: int
-    wire_up: int
-    figures: dict[str, float]
-    on_clients: dict[str, float]
-
-
-@dataclass
-class Progressed:
-    """What decides the rest of a federation."""
-
-    state: Arrays
-    next_round: int = 1
-    best: Arrays = field(default_factory=dict)
-    best_round: int | None = None
-    best_value: float | None = None
-    curve: list[Round] = field(default_factory=list)
 
 
 class Server:
@@ -120,7 +81,7 @@ class Server:
         self.clients = self.config.users or clients
         self.folder, self.evaluate = folder, evaluate
         self.progress, self.log = progress or Silent(), log or _nothing
-        self.now = self._resume() or Progressed(method.start())
+        self.now = read_checkpoint(folder, method) or Progressed(method.start())
         self.secret = self._own_secret()
         self.asking = Asking(method, fleet)
         self.held = self.asking.held
@@ -173,7 +134,8 @@ class Server:
         )
         self.now.curve.append(done)
         self.now.next_round += 1
-        self._save()
+        if self.folder is not None:
+            write_checkpoint(self.folder, self.method, self.now)
         self.log("round", **done._asdict())
         return done
 
@@ -288,27 +250,15 @@ class Server:
 
     def _gone(self, number: int, nodes: int, users: int, failed: list[Delivery]) -> str:
         why = f" The last problem: {failed[-1].problem}" if failed else ""
-        way = f" Go on later: foretaste resume {self.folder}." if self.folder else ""
+        kept = f"Rounds up to {number - 1} are kept."
+        if number == 1:
+            kept = "No round was done, so there is nothing to go on from."
+        elif self.folder:
+            kept += f" Go on later: foretaste resume {self.folder}."
         return (
             f"round {number}: {users} clients of {nodes} nodes answered, "
-            f"{self.config.min_clients} are needed.{why} Rounds up to {number - 1} are kept.{way}"
+            f"{self.config.min_clients} are needed.{why} {kept}"
         )
-
-    def _save(self) -> None:
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        now = self.now
-        arrays = {f"state/{name}": array for name, array in now.state.items()}
-        arrays |= {f"best/{name}": array for name, array in now.best.items()}
-        about: dict[str, Any] = {
-            "method": self.method.name,
-            "next_round": now.next_round,
-            "best_round": now.best_round,
-            "best_value": now.best_value,
-            "curve": [list(one) for one in now.curve],
-        }
-        write_arrays(self.folder / CHECKPOINT, arrays, about)
 
     def _own_secret(self) -> int:
         """What the server's noise is drawn from, in a file that only its owner can read."""
@@ -319,32 +269,6 @@ class Server:
         if path is not None and self.config.privacy.noise:
             write_whole(path, str(found).encode(), mode=OWNER_ONLY)
         return found
-
-    def _resume(self) -> Progressed | None:
-        if self.folder is None or not (self.folder / CHECKPOINT).exists():
-            return None
-        path = self.folder / CHECKPOINT
-        arrays, about = read_arrays_about(path)
-        try:
-            if about.pop("method") != self.method.name:
-                raise ValueError("it is of another method")
-            curve = [Round(*one) for one in about.pop("curve")]
-            state = _part(arrays, "state/")
-            check(self.method.to_send(state, about["next_round"]), self.method.down(), str(path))
-            return Progressed(state, curve=curve, best=_part(arrays, "best/"), **about)
-        except (KeyError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:150]
-            raise InputError(
-                f"{path}: not a checkpoint of this federation ({reason}). Delete it to begin anew."
-            ) from error
-
-
-def _part(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in arrays.items()
-        if name.startswith(prefix)
-    }
 
 
 def _model(state: Arrays) -> Arrays:

@@ -22,7 +22,8 @@ import tomli_w
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
-from foretaste.federated.core.server import Progressed, Server
+from foretaste.federated.core.checkpoint import Progressed
+from foretaste.federated.core.server import Server
 from foretaste.federated.core.travelling import EXCHANGES
 from foretaste.federated.engines.flower import require_flower
 from foretaste.federated.engines.simulation import ended, flower_settings

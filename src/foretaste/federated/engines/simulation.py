@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from pathlib import Path
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
+from foretaste.federated.core.checkpoint import Progressed
 from foretaste.federated.core.fleet import LocalFleet
-from foretaste.federated.core.server import Progressed, Server
+from foretaste.federated.core.server import Server
 from foretaste.federated.engines.flower import require_flower
+from foretaste.federated.engines.node_log import last_warning
 from foretaste.federated.gathering import node_count
 from foretaste.federated.plan import Plan
-from foretaste.federated.running import server_of
+from foretaste.federated.running import NODES, server_of
 from foretaste.progress import Progress
 
 
@@ -88,10 +91,10 @@ def flower_settings(folder: Path) -> Iterator[None]:
 
 
 def _why(run: RunFolder, reason: str) -> str:
-    """The problem that the server logged last, or the engine's own words."""
-    import json
-
+    """The problem that the server logged last, or the engine's own words; then a node's own."""
     lines = (run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     stops = [one for line in lines if (one := json.loads(line))["event"] == "stopped"]
     said = stops[-1]["problem"] if stops else reason
-    return f"{run.path}: the federation stopped. {' '.join(str(said).split())}"
+    at_node = last_warning(run.path / NODES)
+    more = f" A node said: {at_node}" if at_node else ""
+    return f"{run.path}: the federation stopped. {' '.join(str(said).split())}{more}"
