@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 from foretaste.serving.guarding import GuardedStore
 from foretaste.serving.keeping import Keeper, Sweeper
 from foretaste.serving.stores import Event, StoreError, open_store
+from foretaste.serving.stores.memory import MemoryStore
 
 from .stores.redis_server import RedisServer
 
@@ -179,6 +181,24 @@ def test_states_of_a_replaced_model_go_at_once_and_late_ones_an_hour_later():
     until(lambda: kept() == ["c"])
     hourly.close()
     guard.close()
+
+
+def test_closing_does_not_wait_for_the_rest_of_a_sweep():
+    sweeping = threading.Event()
+
+    class Endless(MemoryStore):
+        def _sweep(self, wanted) -> Iterator[int]:
+            while True:
+                sweeping.set()
+                time.sleep(0.01)
+                yield 0
+
+    sweeper = Sweeper(GuardedStore(Endless()), seconds=0.01)
+    sweeper.start()
+    assert sweeping.wait(10)
+    begin = time.perf_counter()
+    sweeper.close()
+    assert time.perf_counter() - begin < 5
 
 
 def test_expired_states_are_swept(tmp_path):

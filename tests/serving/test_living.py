@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from foretaste.serving.questions import Question
 from foretaste.serving.service import Service
 from foretaste.serving.settings import Settings
 from foretaste.serving.stores import open_store
+from foretaste.serving.stores.memory import MemoryStore
 
 from .in_process import ask
 from .server_process import Server
@@ -161,3 +163,31 @@ def test_what_takes_too_long_is_503(run_folder, monkeypatch):
     assert response.headers["retry-after"] == "1"
     assert "too long" in response.json()["detail"]
     assert b'foretaste_shed_requests_total{why="deadline"} 1.0' in figures
+
+
+def test_the_end_of_a_sweep_is_not_waited_for_by_others(run_folder):
+    sweeping = threading.Event()
+
+    class Slow(MemoryStore):
+        def _sweep(self, wanted) -> Iterator[int]:
+            sweeping.set()
+            time.sleep(1.0)
+            yield 0
+
+    settings = Settings.build({"runs": ["x"], "store": "memory"})
+    service = Service(settings, [load_run("ease", run_folder("ease"))], Slow())
+    pauses: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            begin = time.perf_counter()
+            await asyncio.sleep(0.01)
+            pauses.append(time.perf_counter() - begin)
+
+    async def talk(client: httpx.AsyncClient) -> asyncio.Task:
+        service._sweeper.replaced("old", [])
+        assert await asyncio.to_thread(sweeping.wait, 10)
+        return asyncio.create_task(tick())
+
+    ask(service, talk)  # and the end
+    assert max(pauses) < 0.5

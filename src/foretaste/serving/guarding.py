@@ -91,10 +91,14 @@ class GuardedStore:
         return self._call(lambda: self.store.size(user))
 
     def sweep(
-        self, fingerprints: Collection[str] | None = None, *, gone: Collection[str] = ()
+        self,
+        fingerprints: Collection[str] | None = None,
+        *,
+        gone: Collection[str] = (),
+        stopped: Callable[[], bool] = lambda: False,
     ) -> int:
         """As of ``UserStore``."""
-        return self._call(lambda: self.store.sweep(fingerprints, gone=gone))
+        return self._call(lambda: self.store.sweep(fingerprints, gone=gone, stopped=stopped))
 
     def item_ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         """As of ``UserStore``."""

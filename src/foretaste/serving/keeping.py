@@ -105,7 +105,7 @@ class Sweeper:
         self._woken.set()
 
     def close(self) -> None:
-        """End, after a sweep that is under way."""
+        """End, after the part of a sweep that is under way."""
         self._ended = True
         self._woken.set()
         if self._thread.is_alive():
@@ -120,7 +120,7 @@ class Sweeper:
             with self._lock:
                 gone = set(self._gone)
             try:
-                dropped = self._store.sweep(gone=gone)
+                dropped = self._store.sweep(gone=gone, stopped=lambda: self._ended)
             except StoreError as error:
                 logger.info("not swept: %s", error)
                 continue

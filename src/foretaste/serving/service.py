@@ -112,7 +112,7 @@ class Service:
         """Finish what was accepted, write what is to be kept, and close the store."""
         self._measuring.cancel()
         self._watcher.close()
-        self._sweeper.close()
+        await asyncio.to_thread(self._sweeper.close)
         for batcher in (self._asking, self._writing, self._searching):
             await batcher.close()
         await asyncio.to_thread(self._keeper.close)

@@ -91,6 +91,16 @@ def test_a_sweep_drops_the_states_of_other_models(place, store):
     assert store.forget("u7") and store.size("u7") == (0, 0)
 
 
+def test_a_sweep_that_is_stopped_leaves_the_rest_to_the_next(store):
+    users = [f"u{n}" for n in range(2_500)]
+    store.append([Event(user, "a", 0) for user in users])
+    store.extend([change(user, 0, 1, records(1)) for user in users])
+    asked: list[int] = []
+    dropped = store.sweep([], stopped=lambda: bool(asked.append(1)) or len(asked) == 2)
+    assert 0 < dropped < 2_500 and len(asked) == 2
+    assert store.sweep([]) == 2_500 - dropped
+
+
 @pytest.mark.parametrize("kind", ["memory", "lmdb"])
 def test_a_sweep_drops_what_has_expired(kind, tmp_path):
     now = [1_000.0]

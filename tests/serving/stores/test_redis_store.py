@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from foretaste.serving.stores import Event, StateChange, StoreError, open_store
+from foretaste.serving.stores import redis_scripts as lua
 from foretaste.serving.stores.redis_store import RedisStore
 
 
@@ -145,6 +146,31 @@ def test_a_log_whose_dictionary_is_gone_is_not_read_with_another(shared_place):
         [(log, kept)] = store.read(["ann"], "model", 5, 5)
         assert (store.item_ids(log.items), kept) == (["pie"], None)
         assert store.sweep() == 1
+
+
+def test_what_a_sweep_leaves_and_what_comes_during_one_is_found_to_be_forgotten(shared_place):
+    users = [f"u{n}" for n in range(2_500)]
+    with shared_place("redis").open() as store:
+
+        def states() -> int:
+            return len([*store._client.scan_iter(lua.STATE + b"*")])
+
+        store.append([one for user in users for one in event(user, "a")])
+        store.extend([one for user in users for one in state(user, 1)])
+        assert 0 < store.sweep(gone=["model"], stopped=lambda: True) < len(users)
+        left = states()
+        for user in users[:-1]:
+            assert store.forget(user)
+        assert left > 1 >= states()
+
+        def keep_on() -> bool:  # an answer that was under way
+            store.append(event("u0", "a"))
+            return store.extend(state("u0", 1)) != [True]
+
+        store.extend(state(users[-1], 1))
+        store.sweep(gone=["model"], stopped=keep_on)
+        assert store.forget("u0")
+        assert states() == 0
 
 
 def test_scripts_that_the_server_has_dropped_are_sent_again(shared_place):

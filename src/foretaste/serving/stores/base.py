@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -218,7 +218,11 @@ class UserStore(ABC):
         return self._size(encoded(user, "user"))
 
     def sweep(
-        self, fingerprints: Collection[str] | None = None, *, gone: Collection[str] = ()
+        self,
+        fingerprints: Collection[str] | None = None,
+        *,
+        gone: Collection[str] = (),
+        stopped: Callable[[], bool] = lambda: False,
     ) -> int:
         """Drop what has expired and states whose log is gone; how many states went.
 
@@ -227,10 +231,16 @@ class UserStore(ABC):
         Args:
             fingerprints: if given, the states of all other models go as well.
             gone: fingerprints of models whose states go as well.
+            stopped: asked after each of many small parts: whether to leave the rest.
         """
         kept = None if fingerprints is None else {digest(text) for text in fingerprints}
         old = {digest(text) for text in gone}
-        return self._sweep(lambda model: model not in old and (kept is None or model in kept))
+        dropped = 0
+        for some in self._sweep(lambda model: model not in old and (kept is None or model in kept)):
+            dropped += some
+            if stopped():
+                break
+        return dropped
 
     def item_ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         """The ids behind item numbers of this store's logs; InputError for a number not given,
@@ -283,7 +293,8 @@ class UserStore(ABC):
     def _size(self, user: bytes) -> StoreSize: ...
 
     @abstractmethod
-    def _sweep(self, wanted: Callable[[bytes], bool]) -> int: ...
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> Iterator[int]:
+        """Sweep part by part, each of a moment; how many states went with each."""
 
     @abstractmethod
     def _items(self, needed: int | None) -> list[str]:

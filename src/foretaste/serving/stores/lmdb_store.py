@@ -19,7 +19,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -254,19 +254,19 @@ class LmdbStore(UserStore):
             )
         )
 
-    def _sweep(self, wanted: Callable[[bytes], bool]) -> int:
-        dropped, at = 0, b""
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> Iterator[int]:
+        at = b""
         while at is not None and self.log_ttl is not None:
             at = self._environment.write(
                 lambda transaction, at=at: self._sweep_logs(transaction, at)
             )
+            yield 0
         at = b""
         while at is not None:
             some, at = self._environment.write(
                 lambda transaction, at=at: self._sweep_states(transaction, at, wanted)
             )
-            dropped += some
-        return dropped
+            yield some
 
     def _sweep_logs(self, transaction: Any, at: bytes) -> bytes | None:
         """Drop expired logs among the next entries; where to go on, None at the end."""

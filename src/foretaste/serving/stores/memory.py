@@ -6,7 +6,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from foretaste.serving.stores.base import (
     LOG_RECORD,
@@ -22,6 +22,8 @@ from foretaste.serving.stores.base import (
     no_log,
     records_of,
 )
+
+_SWEPT = 1_000  # users looked at by one step of a sweep: others want the lock too
 
 
 class _State:
@@ -173,22 +175,31 @@ class MemoryStore(UserStore):
                 sum(sys.getsizeof(state) + sys.getsizeof(state.records) for state in states),
             )
 
-    def _sweep(self, wanted: Callable[[bytes], bool]) -> int:
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> Iterator[int]:
         with self._lock:
             self.ping()
-            dropped = 0
-            for name in list(self._users):
-                states = self._users[name].states
-                dropped += len(states)
-                user = self._alive(name)
-                if user is not None:
-                    for model in list(states):
-                        if not wanted(model):
-                            del states[model]
-                        else:
-                            self._alive_state(user, model)
-                    dropped -= len(states)
-            return dropped
+            names = list(self._users)
+        for first in range(0, len(names), _SWEPT):
+            with self._lock:
+                self.ping()
+                some = [self._sweep_one(name, wanted) for name in names[first : first + _SWEPT]]
+            yield sum(some)
+
+    def _sweep_one(self, name: bytes, wanted: Callable[[bytes], bool]) -> int:
+        """Drop states of one user; how many."""
+        if name not in self._users:  # forgotten meanwhile
+            return 0
+        states = self._users[name].states
+        before = len(states)
+        user = self._alive(name)
+        if user is None:
+            return before
+        for model in list(states):
+            if not wanted(model):
+                del states[model]
+            else:
+                self._alive_state(user, model)
+        return before - len(states)
 
     def _items(self, needed: int | None) -> list[str]:
         self.ping()

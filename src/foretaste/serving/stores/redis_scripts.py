@@ -2,8 +2,9 @@
 
 Keys: ``ft:names`` is the list of item ids, after a first element of 4 bytes drawn when it was made
 (the epoch); ``ft:numbers`` the hash from item id to number, and ``ft:strangers`` how many of these
-ids came as strangers; ``ft:models`` the set of models that have states; ``ft:l:USER`` a log;
-``ft:s:MODEL USER`` a state, MODEL being 8 bytes.
+ids came as strangers; ``ft:models`` the set of models that have states, and ``ft:going`` that of
+models whose states a sweep drops; ``ft:l:USER`` a log; ``ft:s:MODEL USER`` a state, MODEL being 8
+bytes.
 
 A log is its birth (8 bytes: the epoch and 4 of its own), then 12 bytes per event. A state is the
 birth of its log, ``consumed`` and the record length (4 bytes each), then the records. A log of
@@ -20,7 +21,7 @@ window when it holds twice as much.
 SHORT = 2_048  # bytes
 
 NAMES, NUMBERS, MODELS = b"ft:names", b"ft:numbers", b"ft:models"
-STRANGERS = b"ft:strangers"
+STRANGERS, GOING = b"ft:strangers", b"ft:going"
 LOG, STATE = b"ft:l:", b"ft:s:"
 
 # KEYS: names, numbers, strangers, logs. ARGV: 4 bytes for a new epoch, 4 for new logs, milliseconds
@@ -161,20 +162,21 @@ end
 return done
 """.replace("SHORT", str(SHORT))
 
-# KEYS: models, log. ARGV: prefix of states, user. Answers how many keys went.
+# KEYS: models, going, log. ARGV: prefix of states, user. Answers how many keys went.
 FORGET = """
-local gone = redis.call('UNLINK', KEYS[2])
-for _, model in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+local gone = redis.call('UNLINK', KEYS[3])
+for _, model in ipairs(redis.call('SUNION', KEYS[1], KEYS[2])) do
   gone = gone + redis.call('UNLINK', ARGV[1] .. model .. ARGV[2])
 end
 return gone
 """
 
-# KEYS: models, log. ARGV: prefix of states, user. Answers the bytes of the log and of all states.
+# KEYS: models, going, log. ARGV: prefix of states, user. Answers the bytes of the log and of all
+# states.
 SIZE = """
-local log = redis.call('MEMORY', 'USAGE', KEYS[2], 'SAMPLES', 0) or 0
+local log = redis.call('MEMORY', 'USAGE', KEYS[3], 'SAMPLES', 0) or 0
 local states = 0
-for _, model in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+for _, model in ipairs(redis.call('SUNION', KEYS[1], KEYS[2])) do
   local state = ARGV[1] .. model .. ARGV[2]
   states = states + (redis.call('MEMORY', 'USAGE', state, 'SAMPLES', 0) or 0)
 end

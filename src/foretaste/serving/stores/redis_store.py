@@ -12,7 +12,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -209,21 +209,22 @@ class RedisStore(UserStore):
         return [answer == 1 for answer in self._call(lua.EXTEND, keys, given)]
 
     def _forget(self, user: bytes) -> bool:
-        keys = [lua.MODELS, lua.LOG + user]
+        keys = [lua.MODELS, lua.GOING, lua.LOG + user]
         return self._call(lua.FORGET, keys, [lua.STATE, user]) > 0
 
     def _size(self, user: bytes) -> StoreSize:
         """As ``MEMORY USAGE`` of Redis says: keys and allocated values, with their slack."""
-        keys = [lua.MODELS, lua.LOG + user]
+        keys = [lua.MODELS, lua.GOING, lua.LOG + user]
         return StoreSize(*self._call(lua.SIZE, keys, [lua.STATE, user]))
 
-    def _sweep(self, wanted: Callable[[bytes], bool]) -> int:
-        # Before the states: one that is written meanwhile names its model again.
-        models = self._told(self._client.smembers, lua.MODELS)
+    def _sweep(self, wanted: Callable[[bytes], bool]) -> Iterator[int]:
+        # Before the states: one that is written meanwhile names its model again. Till the last has
+        # gone its model is still named, or `forget` would not find those that are left.
+        models = self._told(self._client.sunion, lua.MODELS, lua.GOING)
         gone = [model for model in models if not wanted(model)]
-        if gone:
-            self._told(self._client.srem, lua.MODELS, *gone)
-        dropped, cursor = 0, 0
+        for model in gone:
+            self._told(self._client.smove, lua.MODELS, lua.GOING, model)
+        cursor = 0
         while True:
             # Matched by the prefix alone; it has no characters that a pattern would take otherwise.
             cursor, states = self._told(self._client.scan, cursor, lua.STATE + b"*", 1_000)
@@ -233,10 +234,11 @@ class RedisStore(UserStore):
                 model, user = name[:MODEL_BYTES], name[MODEL_BYTES:]
                 keys += [lua.LOG + user, state]
                 kept.append(int(wanted(model)))
-            if kept:
-                dropped += self._call(lua.SWEEP, keys, kept)
+            yield self._call(lua.SWEEP, keys, kept) if kept else 0
             if cursor == 0:
-                return dropped
+                break
+        if gone:
+            self._told(self._client.srem, lua.GOING, *gone)
 
     def _items(self, needed: int | None) -> list[str]:
         if needed is None or needed > len(self._texts):
