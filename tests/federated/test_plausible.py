@@ -80,6 +80,66 @@ def test_an_update_longer_than_the_clip_allows_is_left_out():
     assert any("clipped to 0.05" in text for text in done.problems)
 
 
+@pytest.mark.parametrize(("claimed", "nodes"), [(10**7, 2), (5, 2), (2, 0)])
+def test_users_that_do_not_exist_do_not_make_room_for_a_longer_update(claimed, nodes):
+    """Six nodes of one user each; 5 could be, were the others not there, and 2 on other nodes."""
+    config = {"clients": 1.0, "rounds": 1, "nodes": nodes, "local": LOCAL}
+    method = method_of(**config, privacy={"clip": 0.05})
+
+    def greedy(arrays):
+        counts(users=claimed, votes=claimed)(arrays)
+        for name in method.start():
+            arrays[name] *= claimed
+
+    server = Server(method, Spoilt(nodes_of(method, ring(6), 6), greedy), clients=6)
+    honest = Server(method, LocalFleet(nodes_of(method, ring(6), 6)[1:]), clients=6)
+    done = server.step()
+    honest.step()
+    assert done.users == 5
+    assert any(f"{claimed} " in text and "cannot be" in text for text in done.problems)
+    same(server.now.state, honest.now.state, 0.0)
+
+
+def test_users_of_devices_that_the_server_has_no_data_of_can_be():
+    method = method_of(clients=1.0, rounds=1, users=6, local=LOCAL)
+    assert Server(method, LocalFleet(nodes_of(method, ring(6), 2)), clients=2).step().users == 6
+    method = method_of(clients=1.0, rounds=1, local=LOCAL)
+    with pytest.raises(InputError, match=r"3 users cannot be, where federated\.users"):
+        Server(method, LocalFleet(nodes_of(method, ring(6), 2)), clients=2).step()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("figure/ndcg@10", 1e9),
+        ("figure/hr@10", 3.1),
+        ("figure/hr@10", -0.1),
+        (ASKED, 10**7),
+        (ASKED, -1),
+        (ASKED, 4),
+    ],
+)
+def test_figures_of_clients_that_cannot_be_are_left_out_and_told(name, value):
+    """Six users on two nodes, three each."""
+    method = method_of(clients=1.0, rounds=1, client_evaluation=True, local=LOCAL)
+    told = []
+
+    def change(arrays):
+        if name in arrays:
+            arrays[name] = np.array(value, arrays[name].dtype)
+
+    fleet = Spoilt(nodes_of(method, ring(6), 2), change)
+    server = Server(method, fleet, clients=6, log=lambda event, **facts: told.append(facts))
+    found = server.step().on_clients
+    (honest,) = LocalFleet(nodes_of(method, ring(6), 2)[1:]).ask(
+        server.asking.orders("evaluate", 1, ["node 001"], server.now.state), 1.0
+    )
+    assert honest.reply is not None
+    assert found["hr@10"] == float(honest.reply.arrays["figure/hr@10"]) / 3
+    assert [one["node"] for one in told if "problem" in one] == ["node 000"]
+    assert "cannot be" in told[0]["problem"]
+
+
 def test_updates_that_add_up_to_no_number_leave_the_model_as_it_was(tmp_path):
     method = method_of(clients=1.0, rounds=3, local=LOCAL)
 

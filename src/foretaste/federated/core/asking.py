@@ -20,12 +20,14 @@ class Asking:
     """The server's way to its nodes. What a node keeps is not sent to it again.
 
     Attributes:
+        clients: users of the federation.
         held: fingerprints of what each node keeps, by the names of node and array.
     """
 
-    def __init__(self, method: FederatedMethod, fleet: Fleet) -> None:
+    def __init__(self, method: FederatedMethod, fleet: Fleet, clients: int) -> None:
         """Nothing is asked yet."""
         self.method, self.fleet, self.config = method, fleet, method.config
+        self.clients = clients
         self.held: dict[str, dict[str, str]] = {}
 
     def orders(
@@ -63,8 +65,8 @@ class Asking:
                         raise InputError(f"{place}: a reply to round {one.reply.round} came late.")
                     check(one.reply.arrays, declared[one.node], place)
                     restored = self._restored(one.reply, place)
-                    if order.kind == "train" and not self.config.secure.on:
-                        check_counts(self.method, restored, place)
+                    if order.kind == "evaluate" or not self.config.secure.on:
+                        check_counts(self.method, restored, self.most(1), place)
                     one = one._replace(reply=restored)
             except InputError as error:
                 one = one._replace(reply=None, problem=str(error))
@@ -72,6 +74,10 @@ class Asking:
                 self.held.pop(one.node, None)  # it may have lost what it kept, or never got it
             checked.append(one)
         return checked
+
+    def most(self, nodes: int) -> int:
+        """Users that so many nodes can have: one each where every user is a node."""
+        return self.clients if self.config.nodes else min(nodes, self.clients)
 
     def _restored(self, reply: Reply, place: str) -> Reply:
         """With numbers again where bytes came."""

@@ -25,8 +25,10 @@ from foretaste.federated.core.sessions import NodeSessions
 from foretaste.federated.core.travelling import (
     ASKED,
     EXCHANGES,
+    FIGURE,
     LOSS,
     MEASURED,
+    NEW,
     USERS,
     WEIGHT,
     going_up,
@@ -242,7 +244,7 @@ class Node:
             for name, values in found.items():
                 totals[name] += float(values.sum())
         return {ASKED: np.array(len(rows), np.int64)} | {
-            f"figure/{name}": np.array(value, np.float64) for name, value in totals.items()
+            FIGURE + name: np.array(value, np.float64) for name, value in totals.items()
         }
 
     def _taking_part(self, order: Order) -> np.ndarray:
@@ -280,7 +282,7 @@ class Node:
         """How many of the users who took part had not got what is kept, and get it now."""
         names = [one.name for one in self.method.down() if one.kept]
         counts = self.kept.count_new(names, rows) if names else {}
-        return {f"count/new/{name}": np.array(count, np.int64) for name, count in counts.items()}
+        return {NEW + name: np.array(count, np.int64) for name, count in counts.items()}
 
 
 def held_out(keys: np.ndarray, share: float, seed: int) -> np.ndarray:

@@ -208,7 +208,7 @@ class SecureRounds:
                 plain = secure.from_words(group.total, declared, nodes, self.config.range, place)
                 check(plain, declared, place)
                 reply = Reply("train", attempt.number, PROTOCOL, plain)
-                check_counts(self.method, reply, place)
+                check_counts(self.method, reply, self.asking.most(len(delivered)), place)
             except InputError as error:
                 attempt.leave_out(delivered, str(error))
                 continue

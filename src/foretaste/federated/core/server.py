@@ -25,10 +25,20 @@ from foretaste.federated.core.checkpoint import (
 from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply
 from foretaste.federated.core.node_secret import OWNER_ONLY
-from foretaste.federated.core.plausible import finite
+from foretaste.federated.core.plausible import finite, without_a_crowd
 from foretaste.federated.core.privacy import epsilon, local_epsilon, noisy
 from foretaste.federated.core.secure_rounds import Collected, SecureRounds
-from foretaste.federated.core.travelling import ASKED, LOSS, MEASURED, USERS, WEIGHT, going_up
+from foretaste.federated.core.travelling import (
+    ASKED,
+    COUNTED,
+    FIGURE,
+    LOSS,
+    MEASURED,
+    NEW,
+    USERS,
+    WEIGHT,
+    going_up,
+)
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 from foretaste.storage import write_whole
@@ -83,7 +93,7 @@ class Server:
         self.progress, self.log = progress or Silent(), log or _nothing
         self.now = read_checkpoint(folder, method) or Progressed(method.start())
         self.secret = self._own_secret()
-        self.asking = Asking(method, fleet)
+        self.asking = Asking(method, fleet, self.clients)
         self.held = self.asking.held
         self.secure = SecureRounds(self.asking) if self.config.secure.on else None
 
@@ -158,12 +168,8 @@ class Server:
             nodes = [name for name in self.fleet.nodes() if name not in answered]
             found = self._collect(number, nodes)
             sums |= found.sums
-            for one in found.deliveries:
-                if one.reply is None:
-                    failed.append(one)
-                    self.log("left out", round=number, node=one.node, problem=one.problem)
-                else:
-                    answered[one.node] = one
+            answered |= {one.node: one for one in found.deliveries if one.reply is not None}
+            failed += self._left_out(number, found.deliveries)
             users = sum(int(one.arrays[USERS]) for one in sums.values())
             waiting = [name for name in self.fleet.nodes() if name not in answered]
             if answered and (users >= self.config.min_clients or not waiting):
@@ -172,6 +178,13 @@ class Server:
                 raise InputError(self._gone(number, len(answered), users, failed))
         ordered = [answered[name] for name in sorted(answered)]
         return [*ordered, *failed], [sums[name] for name in sorted(sums)]
+
+    def _left_out(self, number: int, deliveries: list[Delivery]) -> list[Delivery]:
+        """Those without a reply, which are logged."""
+        failed = [one for one in deliveries if one.reply is None]
+        for one in failed:
+            self.log("left out", round=number, node=one.node, problem=one.problem)
+        return failed
 
     def _collect(self, number: int, nodes: list[str]) -> Collected:
         """Sums of each node, or of groups where they are secure."""
@@ -184,7 +197,8 @@ class Server:
 
     def _ask(self, kind: Kind, number: int, nodes: list[str]) -> list[Delivery]:
         orders = self.asking.orders(kind, number, nodes, self.now.state)
-        return self.asking.ask(orders, dict.fromkeys(orders, going_up(self.method, kind)))
+        found = self.asking.ask(orders, dict.fromkeys(orders, going_up(self.method, kind)))
+        return without_a_crowd(found, COUNTED[kind], self.clients)
 
     def _sums(self, reply: Reply) -> Sums:
         arrays = {one.name: reply.arrays[one.name] for one in self.method.up()}
@@ -215,14 +229,14 @@ class Server:
         return figures, on_clients
 
     def _ask_clients(self, number: int) -> dict[str, float]:
-        replies = [one.reply for one in self._ask("evaluate", number, list(self.fleet.nodes()))]
-        found = [one.arrays for one in replies if one is not None]
+        deliveries = self._ask("evaluate", number, list(self.fleet.nodes()))
+        self._left_out(number, deliveries)
+        found = [one.reply.arrays for one in deliveries if one.reply is not None]
         users = sum(int(one[ASKED]) for one in found)
         if not users:
             return {}
         return {
-            name: math.fsum(float(one[f"figure/{name}"]) for one in found) / users
-            for name in MEASURED
+            name: math.fsum(float(one[FIGURE + name]) for one in found) / users for name in MEASURED
         }
 
     def _per_client(
@@ -244,7 +258,7 @@ class Server:
         order = Order("train", number, PROTOCOL, self.config.clients, arrays | besides)
         down = float(sum(self.fleet.size(one) for one in (order, *others)))
         for name, size in kept.items():
-            new = sum(int(one.arrays[f"count/new/{name}"]) for one in replies)
+            new = sum(int(one.arrays[NEW + name]) for one in replies)
             down += size * new / max(users, 1)
         return down, float(max(one.up for one in answered))
 

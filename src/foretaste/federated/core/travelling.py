@@ -11,6 +11,10 @@ from foretaste.federated.core.rounding import as_bytes
 
 MEASURED = ("ndcg@10", "hr@10")
 USERS, WEIGHT, LOSS, ASKED = "count/users", "count/votes", "figure/loss", "count/asked"
+NEW, FIGURE = "count/new/", "figure/"
+"""Before names: of arrays that are kept, users who did not have one yet; of metrics, their sum."""
+COUNTED: dict[Kind, str] = {"train": USERS, "evaluate": ASKED}
+"""The users that a reply is of."""
 
 SECURE = "secure/"
 """Before the names of what secure aggregation adds."""
@@ -132,11 +136,9 @@ def _counts(method: FederatedMethod) -> tuple[Declared, ...]:
     for one in method.down():
         if one.kept:
             meaning = f"users who did not have {one.name} yet"
-            counts.append(
-                Declared(f"count/new/{one.name}", "int64", (), meaning, "to measure bytes down")
-            )
+            counts.append(Declared(NEW + one.name, "int64", (), meaning, "to measure bytes down"))
     return tuple(counts)
 
 
 def _measured(name: str) -> Declared:
-    return Declared(f"figure/{name}", "float64", (), f"{name}, summed over users", "evaluation")
+    return Declared(FIGURE + name, "float64", (), f"{name}, summed over users", "evaluation")
