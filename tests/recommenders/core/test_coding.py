@@ -175,6 +175,23 @@ def test_a_folder_that_was_touched_is_refused(tmp_path: Path) -> None:
         CodedCatalog.load(folder)
 
 
+def test_codes_of_items_with_other_titles_are_refused() -> None:
+    coded = code_catalog(catalog(60), config(), context=CPU)
+    part = catalog(20, first=30)
+    codes = coded.codes_for(part, "books")
+    assert codes.item_ids.to_list() == part.item_ids
+    np.testing.assert_array_equal(codes.table, coded.codes.table[30:50])
+    untitled = Catalog.from_items(part.frame["item_id"], None)
+    np.testing.assert_array_equal(coded.codes_for(untitled, "books").table, codes.table)
+    titles = ["blue hat" if n == 33 else f"film {n}" if n > 47 else None for n in range(30, 50)]
+    films = Catalog.from_items(
+        part.frame["item_id"], part.frame.select("item_id", title=pl.Series(titles))
+    )
+    with pytest.raises(InputError, match=r'books: .*"i033" is "blue hat.*" there') as told:
+        coded.codes_for(films, "books")
+    assert 'and "blue hat" here, and 2 more differ' in str(told.value)
+
+
 def test_item_vectors_of_trained_models(cyclic: Split) -> None:
     from foretaste.recommenders.popularity import Popularity
     from foretaste.recommenders.sasrec import SASRec

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import polars as pl
 from pydantic import Field
 
 from foretaste.codes.coba import CoBaConfig
@@ -83,6 +84,27 @@ class CodedCatalog:
         """The codes of the catalog."""
         assert self.tokenizer.codes is not None
         return self.tokenizer.codes
+
+    def codes_for(self, catalog: Catalog, place: str) -> Codes:
+        """The codes of a catalog's items, in its order; ``place`` is what errors call this one.
+
+        Raises:
+            InputError: when an item has no codes, or another title here than there: ids that are
+                mere numbers are those of other items in another catalog.
+        """
+        own = self.catalog.frame.select("item_id", own="title")
+        both = catalog.frame.select("item_id", "title").join(
+            own, on="item_id", maintain_order="left"
+        )
+        others = both.filter(pl.col("title") != pl.col("own"))
+        if len(others):
+            item, title, told = others.row(0)
+            raise InputError(
+                f'{place}: codes of another catalog: item "{item}" is "{told}" there and "{title}" '
+                f"here, and {len(others) - 1:,} more differ. Fit codes on this catalog: foretaste "
+                "codes fit"
+            )
+        return self.codes.for_items(catalog.frame["item_id"], place)
 
     def embed(self, catalog: Catalog, item_vectors: np.ndarray | None = None) -> np.ndarray:
         """Vectors of other items, as those of the fit were made.

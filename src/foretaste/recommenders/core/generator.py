@@ -199,10 +199,9 @@ class Generator(Recommender):
 
     def _make_codes(self, split: Split, run: RunContext) -> Codes:
         config: GeneratorConfig = self.config
-        ids = split.catalog.frame["item_id"]
         if config.codes_from is not None:
             folder = config.codes_from
-            return CodedCatalog.load(folder).codes.for_items(ids, str(folder))
+            return CodedCatalog.load(folder).codes_for(split.catalog, str(folder))
         source, coding = config.source, config.codes
         if source == "auto":
             source = source_of(split.catalog.frame)

@@ -44,7 +44,8 @@ class GeneratorConfig(ModelConfig):
             words, both where every other item has some text, else collaborative ones.
         source_dim: numbers of a collaborative vector.
         codes: how items get codes.
-        codes_from: a folder that ``foretaste codes fit`` wrote, instead of making codes.
+        codes_from: a folder that ``foretaste codes fit`` wrote, instead of making codes. It must
+            have all items; their titles, where both know them, must be the same.
         train: how the network is trained (``[train]`` of a recipe).
     """
 
