@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import time
+from contextlib import ExitStack, suppress
 
 import httpx
 import psutil
 import pytest
 
+from foretaste.serving.limits import LARGE_BODIES
+
 from .conftest import BODY_LIMIT, TOKEN
-from .server_process import Server, status
+from .server_process import Server, read_answer, status
 
 pytestmark = pytest.mark.usefixtures("lives")
 HEAD = f"host: x\r\nauthorization: Bearer {TOKEN}\r\n".encode()
@@ -166,6 +170,35 @@ def test_a_body_without_an_end_is_cut_off(guarded: Server):
     said = guarded.talk(head + 5 * chunk)
     assert said == b"" or status(said) == 413
     assert psutil.Process(guarded.process.pid).memory_info().rss - memory < 50_000_000
+
+
+def test_many_bodies_that_never_end_hold_only_so_much(guarded: Server):
+    memory = psutil.Process(guarded.process.pid).memory_info().rss
+    head = b"POST /v1/events HTTP/1.1\r\n" + HEAD + b"content-length: %d\r\n\r\n" % BODY_LIMIT
+    large = {"history": [f"i{number % 30:02}-{'x' * 11}" for number in range(10_000)], "k": 5}
+    assert len(json.dumps(large)) < BODY_LIMIT
+    refused: list[bytes] = []
+    with ExitStack() as open_ones:
+        for _ in range(3 * LARGE_BODIES):
+            one = open_ones.enter_context(
+                socket.create_connection(("127.0.0.1", guarded.port), timeout=20)
+            )
+            with suppress(OSError):  # refused before it was sent
+                one.sendall(head + b" " * (BODY_LIMIT - 1))
+            if select.select([one], [], [], 0.02)[0]:
+                refused.append(read_answer(one))
+        assert LARGE_BODIES <= len(refused) < 2.5 * LARGE_BODIES
+        told = [said for said in refused if said]
+        assert {status(said) for said in told} == {429} and b"retry-after: 1" in told[0]
+        # Who asks for little is answered as ever.
+        assert guarded.recommend(history=["i01"], k=3)["items"]
+        response = guarded.client.post("/v1/recommendations", json=large)
+        assert response.status_code == 429
+        assert psutil.Process(guarded.process.pid).memory_info().rss - memory < 80_000_000
+    deadline = time.monotonic() + 10
+    while guarded.client.post("/v1/recommendations", json=large).status_code == 429:
+        assert time.monotonic() < deadline
+    assert guarded.figure("foretaste_shed_requests_total", why="bodies") >= len(told)
 
 
 def test_a_body_that_ends_early_harms_nobody(guarded: Server):

@@ -66,7 +66,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is too large.",
         421: "The service does not answer to this name.",
         422: "A field is wrong.",
-        429: "Too many requests wait. Try again a little later.",
+        429: "Too many requests wait, or large bodies come. Try again a little later.",
         431: "The headers are too large.",
         503: "The store does not answer, the answer took too long, or the service is ending.",
     }
@@ -75,7 +75,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "model": schemas.WrongFields if status == 422 else schemas.Problem,
             "description": known[status],
         }
-        for status in (400, 401, 408, 413, 421, *statuses)
+        for status in (400, 401, 408, 413, 421, 429, *statuses)
     }
 
 
@@ -129,7 +129,7 @@ def _describe_token(app: FastAPI) -> None:
 def _add_answers(app: FastAPI, service: Service) -> None:
     """What reads or changes the users."""
 
-    @app.post("/v1/events", response_model=schemas.Logged, responses=_problems(422, 429, 503))
+    @app.post("/v1/events", response_model=schemas.Logged, responses=_problems(422, 503))
     async def log_events(events: schemas.NewEvents) -> Response:
         """Log what users chose, one event or a list.
 
@@ -145,7 +145,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/recommendations",
         response_model=schemas.Answered,
-        responses=_problems(404, 422, 429, 503),
+        responses=_problems(404, 422, 503),
     )
     async def recommend(ask: schemas.Ask) -> Response:
         """The best items for a user or a history."""
@@ -166,7 +166,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.delete(
         "/v1/users/{user_id:anytext}",
         response_model=schemas.Forgotten,
-        responses=_problems(422, 429, 503),
+        responses=_problems(422, 503),
     )
     async def forget(user_id: schemas.UserId) -> Response:
         """Forget a user: the log and every state."""
@@ -176,7 +176,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 def _add_looks(app: FastAPI, service: Service) -> None:
     """What only looks."""
 
-    @app.get("/v1/items", response_model=schemas.Found, responses=_problems(404, 422, 429, 503))
+    @app.get("/v1/items", response_model=schemas.Found, responses=_problems(404, 422, 503))
     async def find_items(query: Annotated[ItemsQuery, Query()]) -> Response:
         """Items by title, however it is typed."""
         run = service.engine.run(query.run)  # once: a newer one may take its place meanwhile

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from foretaste.serving.hosts import is_for_us
-from foretaste.serving.limits import BODY_SECONDS, TOLD_LETTERS
+from foretaste.serving.limits import BODY_SECONDS, LARGE_BODIES, SMALL_BODY, TOLD_LETTERS
 from foretaste.serving.metrics import Metrics
 from foretaste.serving.settings import same_token
 
@@ -36,6 +37,7 @@ USERS = "/v1/users/"
 
 SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 CLOSE = [(b"connection", b"close")]
+AGAIN = [(b"retry-after", b"1")]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -70,6 +72,7 @@ class Gate:
         self._app, self._token, self._most = app, token, body_bytes
         self._names = names
         self._metrics = metrics
+        self._held = 0  # bytes of bodies, but for the first ``SMALL_BODY`` of each
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -89,8 +92,8 @@ class Gate:
             self._check_path(scope)
             self._check_host(scope)
             self._check_token(scope)
-            body = await self._body(scope, receive)
-            await self._app(scope, _replayed(body, receive), answer)
+            async with self._body(scope, receive) as body:
+                await self._app(scope, _replayed(body, receive), answer)
         except Refused as refused:
             await _refuse(refused, answer)
         finally:
@@ -131,29 +134,50 @@ class Gate:
                 [(b"www-authenticate", b"Bearer")],
             )
 
-    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+    @asynccontextmanager
+    async def _body(
+        self, scope: MutableMapping[str, Any], receive: Receive
+    ) -> AsyncIterator[bytes]:
+        """The whole body; it counts among those that are held as long as it is of use."""
         for name, value in scope["headers"]:
             if name == b"content-length" and (len(value) > 18 or int(value) > self._most):
                 raise self._too_large()  # before a byte of it is read
-        parts, size, more = [], 0, True
+        body = bytearray()
+        try:
+            await self._read(receive, body)
+            yield bytes(body)
+        finally:
+            self._held -= _beyond_small(body)
+
+    async def _read(self, receive: Receive, body: bytearray) -> None:
+        more = True
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(400, "the request ended before its body")
-                    part = message.get("body", b"")
                     more = message.get("more_body", False)
-                    size += len(part)
-                    if size > self._most:
+                    before = _beyond_small(body)
+                    body += message.get("body", b"")
+                    self._held += _beyond_small(body) - before
+                    if len(body) > self._most:
                         raise self._too_large()
-                    parts.append(part)
+                    if len(body) > SMALL_BODY and self._held > LARGE_BODIES * self._most:
+                        raise self._too_much()
         except TimeoutError:
             raise Refused(408, f"the body did not come within {BODY_SECONDS:g} s") from None
-        return b"".join(parts)
+
+    def _too_much(self) -> Refused:
+        self._metrics.shed.labels("bodies").inc()
+        return Refused(429, "too many large bodies come at once", AGAIN)
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the body is larger than {self._most:,} bytes")
+
+
+def _beyond_small(body: bytearray) -> int:
+    return max(0, len(body) - SMALL_BODY)
 
 
 def route_of(path: str) -> str:

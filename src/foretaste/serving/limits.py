@@ -35,6 +35,12 @@ HEAD_SECONDS = 10.0
 BODY_SECONDS = 20.0
 """Time to send a body in."""
 
+SMALL_BODY = 16_384
+"""Bytes of a body that are read whatever else is: of nearly all of them the whole."""
+
+LARGE_BODIES = 32
+"""What all bodies may hold at once beyond that, in the size of the largest one that is allowed."""
+
 TOLD_LETTERS = 100
 """Letters of what a request held that an answer says again."""
 
