@@ -190,6 +190,22 @@ def test_bytes_are_those_of_the_messages_of_one_user():
     assert 4 * floats < many.up < 4 * floats + 6_000  # names and shapes besides
 
 
+def test_bytes_of_evaluation_are_measured_by_themselves():
+    """A model goes down to every node, and three numbers with their names come up."""
+    plain, measured = (
+        server_of(method_of(clients=1.0, rounds=2, local=LOCAL, **asked), ring(12), 3).step()
+        for asked in ({}, {"client_evaluation": True, "evaluate_every": 1})
+    )
+    assert plain[-4:] == (0.0, 0.0, 0, 0)
+    for name in ("down", "wire_down", "up", "wire_up"):  # of training, as they were
+        assert getattr(measured, name) == pytest.approx(getattr(plain, name), abs=30)
+    floats = sum(array.size for array in method_of().start().values())
+    assert measured.evaluation_down > 4 * floats
+    assert measured.evaluation_wire_down == pytest.approx(3 * measured.evaluation_down, abs=30)
+    assert 3 * 8 < measured.evaluation_up < 1_000
+    assert measured.evaluation_wire_up == pytest.approx(3 * measured.evaluation_up, abs=30)
+
+
 def test_methods_are_found_by_the_names_of_their_files():
     found = names()
     assert {"fedavg"} <= set(found)

@@ -223,3 +223,13 @@ def test_timeline_is_coloured_by_the_cuts(three_runs: list[Path], tmp_path: Path
     assert len(parts) == len(periods)
     assert parts == sorted(parts, key=["train", "valid", "test"].index)
     assert abs(parts.count("train") - 137 * len(periods) / 183) < 2
+
+
+def test_a_federation_tells_bytes_of_training_and_of_evaluation(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    first = {"round": 1, "users": 4, "down": 2_000.0, "up": 3_000.0, "problems": {}, "figures": {}}
+    rounds = [first, first | {"round": 2, "evaluation_down": 7_000.0, "evaluation_up": 400.0}]
+    run = make_run("sasrec", record={"federation": {"method": "fedavg", "rounds": rounds}})
+    words = _words(write_report([run], tmp_path / "r.html"))
+    assert "2 kB 7 kB for evaluation 3 kB 400 B for evaluation" in words

@@ -22,7 +22,8 @@ class Federation(NamedTuple):
     Attributes:
         metric: what the charts show.
         by_rounds: the metric over rounds.
-        by_bytes: the metric over kilobytes that a client has received and sent, on average.
+        by_bytes: the metric over kilobytes that a client has received and sent in training, on
+            average.
         shown: runs with a line in the charts.
         table: clients, bytes of a round, epsilon, nodes that failed.
         notes: a sentence for each kind of problem that nodes had.
@@ -51,7 +52,7 @@ def federation(runs: Sequence[ReportedRun]) -> Federation | None:
         by_rounds=charts.lines([one for one in by_rounds if one.points], title=f"{title} by round"),
         by_bytes=charts.lines(
             [one for one in by_bytes if one.points],
-            title=f"{title} by kilobytes that a client has received and sent",
+            title=f"{title} by kilobytes that a client has received and sent in training",
         ),
         shown=tuple(run for run, line in zip(federated, by_rounds, strict=True) if line.points),
         table=_table(federated),
@@ -76,7 +77,7 @@ def _rounds(run: ReportedRun) -> dict[int, float]:
 
 
 def _kilobytes(run: ReportedRun) -> dict[int, float]:
-    """What a client has received and sent up to each round, on average over all clients."""
+    """What a client has received and sent in training up to each round, on average over all."""
     about = run.section("federation")
     clients = max(about.get("clients") or 1, 1)
     spent = accumulate(
@@ -100,8 +101,8 @@ def _table(runs: Sequence[ReportedRun]) -> Table:
             Cell(str(about.get("method") or NOTHING), str(about.get("engine") or "")),
             Cell(whole(about.get("clients")), f"{whole(about.get('nodes'))} nodes"),
             Cell(whole(len(rounds)), f"{whole(mean['users'])} clients each"),
-            Cell(size(mean["down"])),
-            Cell(size(mean["up"])),
+            Cell(size(mean["down"]), _of_evaluation(rounds, "evaluation_down")),
+            Cell(size(mean["up"]), _of_evaluation(rounds, "evaluation_up")),
             Cell(NOTHING if about.get("epsilon") is None else figure(about["epsilon"])),
             Cell(whole(failed)),
         )
@@ -110,7 +111,14 @@ def _table(runs: Sequence[ReportedRun]) -> Table:
         *("Run", "Method", "Clients", "Rounds", "Down", "Up"),
         *("Epsilon of a user", "Replies left out"),
     )
-    return Table(head, tuple(rows), "Bytes are of one client in one round, serialised.")
+    note = "Bytes are of one client in one round in which it trains, or is measured, serialised."
+    return Table(head, tuple(rows), note)
+
+
+def _of_evaluation(rounds: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Bytes of a round in which clients were measured; nothing when they never were."""
+    sizes = [one[name] for one in rounds if one.get(name)]
+    return f"{size(sum(sizes) / len(sizes))} for evaluation" if sizes else ""
 
 
 def _problems(run: ReportedRun) -> list[str]:

@@ -24,15 +24,19 @@ class Round(NamedTuple):
         round: from 1.
         users: who took part.
         nodes: that answered.
-        problems: nodes that did not, by reason.
+        problems: nodes that did not, to train or to evaluate, by reason.
         loss: training loss of what came down, mean over users; None when it may not be told.
         seconds: of the whole round.
-        down: bytes that one client receives, from the serialised order.
-        up: bytes that one client sends, from the serialised reply.
+        down: bytes that one client receives to train, from the serialised order.
+        up: bytes that one client sends then, from the serialised reply.
         wire_down: bytes sent to all nodes together.
         wire_up: bytes that came from all nodes.
         figures: of evaluation at the server, by name; empty when it was not due.
         on_clients: of evaluation at the clients, means over users; empty likewise.
+        evaluation_down: as ``down``, of evaluation at the clients; what is kept counts in ``down``.
+        evaluation_up: as ``up``, likewise.
+        evaluation_wire_down: as ``wire_down``, likewise, with what is kept.
+        evaluation_wire_up: as ``wire_up``, likewise.
     """
 
     round: int
@@ -47,6 +51,10 @@ class Round(NamedTuple):
     wire_up: int
     figures: dict[str, float]
     on_clients: dict[str, float]
+    evaluation_down: float = 0.0
+    evaluation_up: float = 0.0
+    evaluation_wire_down: int = 0
+    evaluation_wire_up: int = 0
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,13 +126,14 @@ class Server:
                 self.now.state = following
             else:  # large updates that were numbers each; the model stays as it was
                 self.log("left out", round=number, node="all", problem=NOT_FINITE)
-        figures, on_clients = self._evaluate(number)
-        down, up = self._per_client(deliveries, replies, sums.users)
+        figures, on_clients, measured = self._evaluate(number)
+        down, up = self._per_client("train", deliveries, replies, sums.users)
+        evaluation_down, evaluation_up = self._per_client("evaluate", measured)
         done = Round(
             round=number,
             users=sums.users,
             nodes=sum(one.reply is not None for one in deliveries),
-            problems=_problems(deliveries),
+            problems=_problems([*deliveries, *measured]),
             loss=math.fsum(losses) / sums.users if losses and sums.users else None,
             seconds=time.perf_counter() - begin,
             down=down,
@@ -141,6 +142,10 @@ class Server:
             wire_up=sum(one.up for one in deliveries),
             figures=figures,
             on_clients=on_clients,
+            evaluation_down=evaluation_down,
+            evaluation_up=evaluation_up,
+            evaluation_wire_down=sum(one.down for one in measured),
+            evaluation_wire_up=sum(one.up for one in measured),
         )
         self.now.curve.append(done)
         self.now.next_round += 1
@@ -214,23 +219,25 @@ class Server:
             arrays = noisy(arrays, privacy, 1.0, (self.secret, number))
         return Sums(arrays, max(1.0, self.config.clients * self.clients), sums.users)
 
-    def _evaluate(self, number: int) -> tuple[dict[str, float], dict[str, float]]:
+    def _evaluate(self, number: int) -> tuple[dict[str, float], dict[str, float], list[Delivery]]:
+        """Figures at the server, at the clients, and what came from those."""
         config, now = self.config, self.now
+        figures, on_clients, measured = {}, {}, []
         if number % config.evaluate_every and number != config.rounds:
-            return {}, {}
-        figures, on_clients = {}, {}
+            return figures, on_clients, measured
         if self.evaluate is not None:
             figures = self.evaluate(self.method.recommender(now.state))
         if config.client_evaluation:
-            on_clients = self._ask_clients(number)
+            measured = self._ask("evaluate", number, list(self.fleet.nodes()))
+            self._left_out(number, measured)
+            on_clients = self._means(measured)
         value = figures.get("valid", on_clients.get(config.metric))
         if value is not None and (now.best_value is None or value > now.best_value):
             now.best_value, now.best_round, now.best = value, number, _model(now.state)
-        return figures, on_clients
+        return figures, on_clients, measured
 
-    def _ask_clients(self, number: int) -> dict[str, float]:
-        deliveries = self._ask("evaluate", number, list(self.fleet.nodes()))
-        self._left_out(number, deliveries)
+    def _means(self, deliveries: list[Delivery]) -> dict[str, float]:
+        """Over users, of the figures that nodes measured."""
         found = [one.reply.arrays for one in deliveries if one.reply is not None]
         users = sum(int(one[ASKED]) for one in found)
         if not users:
@@ -240,12 +247,16 @@ class Server:
         }
 
     def _per_client(
-        self, deliveries: list[Delivery], replies: list[Reply], users: int
+        self,
+        kind: Kind,
+        deliveries: list[Delivery],
+        replies: Sequence[Reply] = (),
+        users: int = 0,
     ) -> tuple[float, float]:
         """Bytes down and up of a client: those of a node of one user in its place.
 
         A message of a node has the arrays of one user's, so its bytes are the same. What is kept
-        was sent for those users only who did not have it.
+        was sent for those users only who did not have it when they trained.
         """
         answered = [one for one in deliveries if one.reply is not None]
         if not answered:
@@ -254,8 +265,8 @@ class Server:
         number = self.now.next_round
         whole = self.method.to_send(self.now.state, number)
         arrays = {name: array for name, array in whole.items() if name not in kept}
-        besides, others = self.secure.added() if self.secure else ({}, [])
-        order = Order("train", number, PROTOCOL, self.config.clients, arrays | besides)
+        besides, others = self.secure.added() if self.secure and kind == "train" else ({}, [])
+        order = Order(kind, number, PROTOCOL, self.config.clients, arrays | besides)
         down = float(sum(self.fleet.size(one) for one in (order, *others)))
         for name, size in kept.items():
             new = sum(int(one.arrays[NEW + name]) for one in replies)
