@@ -6,7 +6,8 @@ SASRec with two layers and 12,000 items, its window as long as the history. All 
 turn, round after round, on one thread: the step from full keys and values, from CollectiveKV by
 pool arithmetic, from CollectiveKV with its keys and values built again; and, for each, the encoding
 of the whole history by the same model in PyTorch. Weights are random: time does not depend on them.
-``products`` is the time of the step's matrix products alone, from operands that lie ready.
+A step's ``products`` are its matrix products and nothing else, from operands of the same shapes
+that lie ready, each in one piece: the share of the step that is arithmetic.
 
 The second table is the engine's, all that the service does but HTTP: the event is logged, log and
 state are read from the store, the step is made, the best ten of the whole catalog are found and
@@ -30,7 +31,7 @@ from peers.driving import write_table
 from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_interactions
 from foretaste.data.split import split
-from foretaste.nn.stepping import BlockStep, CollectiveStep, Read
+from foretaste.nn.stepping import BlockStep, CollectiveRead, CollectiveStep, FullStep
 from foretaste.recommenders.core.sequence import Histories
 from foretaste.recommenders.core.stepper import Stepper
 from foretaste.recommenders.sasrec import SASRec, SASRecConfig, SASRecNetwork
@@ -47,22 +48,22 @@ QUESTION = Question(run="run", user="ann", k=10)
 class Rebuilding(CollectiveStep):
     """Keys and values built again from their parts, as a reader of the paper would write it."""
 
-    def scores(self, query: np.ndarray, known: Read, new: Read) -> np.ndarray:
+    def scores(self, query: np.ndarray, read: CollectiveRead) -> np.ndarray:
         """See ``KeyValuesStep``."""
-        key = self._whole(known.key, new.key, known.index, new.index, 0)
-        query = query.reshape(len(self.heads), -1)
+        key, query = self._whole(read, 0), query.reshape(len(self.heads), -1)
         return np.stack([key[:, head].dot(query[head]) for head in self.heads])
 
-    def mix(self, weights: np.ndarray, known: Read, new: Read) -> np.ndarray:
+    def mix(self, weights: np.ndarray, read: CollectiveRead) -> np.ndarray:
         """See ``KeyValuesStep``."""
-        value = self._whole(known.value, new.value, known.index, new.index, 1)
+        value = self._whole(read, 1)
         return np.concatenate([weights[head].dot(value[:, head]) for head in self.heads])
 
-    def _whole(self, known, new, known_index, new_index, part: int) -> np.ndarray:
+    def _whole(self, read: CollectiveRead, part: int) -> np.ndarray:
         """Keys (0) or values (1), ``[n + 1, H, K]``."""
-        own = np.concatenate([known, new]).reshape(len(known) + 1, len(self.heads), -1)
-        index = np.concatenate([known_index[:, part], new_index[:, part]])
-        pool = (self.keys, self.values)[part][:, index].transpose(1, 0, 2)  # [n + 1, H, G]
+        assert read.index is not None
+        half = self.own // 2
+        own = read.own[:, part * half : (part + 1) * half].reshape(-1, *self.scale[part].shape)
+        pool = (self.keys, self.values)[part][:, read.index[part]].transpose(1, 0, 2)
         return np.concatenate([own * self.scale[part], pool], -1)
 
 
@@ -96,31 +97,42 @@ def ways(dim: int, events: int) -> dict[str, Callable[[], object]]:
             a, b = step.extend(records, newest, None)[0], again.extend(records, newest, None)[0]
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
             found["step, keys rebuilt"] = partial(again.extend, records, newest, None)
-        else:
-            found["products"] = products(step, events)
+        found[f"products, {name}"] = products(step, events)
         found[f"history again, {attention}"] = partial(made.last, asked)
     return found
 
 
 def products(step: Stepper, events: int) -> Callable[[], object]:
-    """The matrix products of a step from full keys and values, and nothing else."""
+    """The matrix products of a step that makes a history ``events`` long, and nothing else."""
     rng = np.random.default_rng(0)
-    pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    calls: list[Callable[[], object]] = []
 
-    def vector(size: int) -> np.ndarray:
-        return rng.standard_normal(size).astype(np.float32)
+    def some(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
 
     for layer in step.layers:
         assert isinstance(layer, BlockStep)
         for part in (layer.ask, layer.output, layer.widen, layer.narrow):
-            pairs.append((part.weight, vector(part.weight.shape[1])))
-        kept = rng.standard_normal((events - 1, 2 * layer.query)).astype(np.float32)
-        heads = len(layer.bias)
-        for head in range(2 * heads):
-            width = layer.query // heads
-            some = kept[:, head * width : (head + 1) * width]
-            pairs.append((some, vector(width)) if head < heads else (some.T, vector(events - 1)))
-    return lambda: [one.dot(other) for one, other in pairs]
+            calls.append(partial(part.weight.dot, some(part.weight.shape[1])))
+        kept, heads = layer.key_values, len(layer.bias)
+        if isinstance(kept, FullStep):
+            known, new = (heads, events - 1, kept.head), (heads, 1, kept.head)
+            pairs = [
+                (some(*known), some(heads, kept.head, 1)),
+                (some(*new), some(heads, kept.head, 1)),
+                (some(heads, 1, events - 1), some(*known)),
+            ]
+        else:
+            assert isinstance(kept, CollectiveStep)
+            own, shared = kept.own // 2, kept.head - kept.per_head
+            pairs = [
+                (kept.keys, some(heads, shared, 1)),
+                (some(events, own), some(own, heads)),
+                (some(heads, events), some(events, own)),
+                (some(heads, 1, kept.size), kept.values),
+            ]
+        calls += [partial(np.matmul, *pair) for pair in pairs]
+    return lambda: [call() for call in calls]
 
 
 def engine_rows(stores: list[str], rounds: int) -> list[dict[str, Any]]:
@@ -235,7 +247,7 @@ def main() -> None:
             for name in ("full", "pool arithmetic", "keys rebuilt"):
                 step = taken[f"step, {name}"]
                 again = middle["history again, " + ("full" if name == "full" else "collective")]
-                p50 = middle[f"step, {name}"]
+                p50, alone = middle[f"step, {name}"], middle.get(f"products, {name}")
                 rows.append(
                     {
                         "dim": dim,
@@ -245,15 +257,14 @@ def main() -> None:
                         "p99 ms": f"{np.quantile(step, 0.99):.3f}",
                         "history again, p50 ms": f"{again:.3f}",
                         "times faster": f"{again / p50:.1f}",
-                        "products alone": f"{middle['products'] / p50:.0%}"
-                        if name == "full"
-                        else "",
+                        "products alone": "" if alone is None else f"{alone / p50:.0%}",
                     }
                 )
                 print(rows[-1], flush=True)
     about = (
         f"SASRec, two layers, {ITEMS:,} items, one thread; the ways in turn in one run. "
-        "``Products alone`` is the share of the step that its matrix products take by themselves. "
+        "``Products alone`` is the share of the step that its matrix products take by themselves, "
+        "from operands that lie ready in one piece. "
         "Written by `benchmarks/latency.py`."
     )
     write_table(args.out, rows, about)

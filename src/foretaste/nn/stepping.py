@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,16 +32,14 @@ Vector = np.ndarray
 class LayerStep(Protocol):
     """A layer, for one event at a time."""
 
-    def read(self, records: np.ndarray) -> Read:
-        """What records uint8 ``[n, R]`` hold."""
-        ...
-
-    def __call__(self, x: Vector, known: Read, age: np.ndarray | None) -> tuple[Vector, np.ndarray]:
+    def __call__(
+        self, x: Vector, records: np.ndarray, age: np.ndarray | None
+    ) -> tuple[Vector, np.ndarray]:
         """What the new event learns, and its record.
 
         Args:
             x: float32 ``[D]``, the new event.
-            known: what the records of the events before it hold, fewer than the window.
+            records: uint8 ``[n, R]``, of the events before it, fewer than the window.
             age: int ``[n + 1]``, buckets of the time back to each event, itself last; or None.
 
         Returns:
@@ -129,41 +127,41 @@ class KeyValuesStep(Protocol):
         """The record of the new event, uint8 ``[R]``."""
         ...
 
-    def read(self, records: np.ndarray) -> Read:
-        """What records uint8 ``[n, R]`` hold."""
+    def read(self, records: np.ndarray, fresh: np.ndarray) -> Any:
+        """What records uint8 ``[n, R]`` and that of the new event ``[R]`` hold together."""
         ...
 
-    def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
-        """``query`` ``[K]`` times the keys of ``n`` known events and a new one: ``[H, n + 1]``."""
+    def scores(self, query: Vector, read: Any) -> np.ndarray:
+        """``query`` ``[K]`` times the keys of what was read: ``[H, n + 1]``, the new event last."""
         ...
 
-    def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
+    def mix(self, weights: np.ndarray, read: Any) -> Vector:
         """``weights`` ``[H, n + 1]`` times the values of the same events: ``[V]``."""
         ...
 
 
-class Read(NamedTuple):
-    """What records hold.
+class FullRead(NamedTuple):
+    """Keys and values as they are kept; nothing is copied.
 
     Attributes:
-        key: float32 ``[n, ...]``, keys, or the events' own part of them, not scaled.
-        value: so of values.
-        index: int ``[n, 2]``, pool entries of keys and of values; None without pools.
+        known: float32 ``[n, 2 D]``.
+        new: float32 ``[1, 2 D]``.
     """
 
-    key: np.ndarray
-    value: np.ndarray
-    index: np.ndarray | None
+    known: np.ndarray
+    new: np.ndarray
 
-    def take(self, events: np.ndarray) -> Read:
-        """Those of some events."""
-        index = None if self.index is None else self.index.take(events, 0)
-        return Read(self.key.take(events, 0), self.value.take(events, 0), index)
 
-    def in_one_piece(self) -> Read:
-        """The same, of which ``take`` need not copy everything first."""
-        index = None if self.index is None else np.ascontiguousarray(self.index)
-        return Read(np.ascontiguousarray(self.key), np.ascontiguousarray(self.value), index)
+class CollectiveRead(NamedTuple):
+    """What stands for keys and values, the new event last.
+
+    Attributes:
+        own: float32 ``[n + 1, 2 U]`` and more, the events' own numbers, not scaled.
+        index: for keys and for values, int ``[n + 1]``, pool entries; None without pools.
+    """
+
+    own: np.ndarray
+    index: tuple[np.ndarray, np.ndarray] | None
 
 
 class FullStep:
@@ -179,24 +177,25 @@ class FullStep:
         """See ``KeyValuesStep``."""
         return activated(made, self.activation).view(np.uint8)
 
-    def read(self, records: np.ndarray) -> Read:
-        """See ``KeyValuesStep``; nothing is copied."""
-        kept = records.view(np.float32)
-        return Read(kept[:, : self.dim], kept[:, self.dim :], None)
-
-    def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
+    def read(self, records: np.ndarray, fresh: np.ndarray) -> FullRead:
         """See ``KeyValuesStep``."""
-        query, key = query.reshape(self.heads, self.head, 1), self._by_head(known.key)
-        out = np.empty((self.heads, key.shape[1] + 1, 1), np.float32)
-        np.matmul(key, query, out=out[:, :-1])
-        np.matmul(self._by_head(new.key), query, out=out[:, -1:])
+        return FullRead(records.view(np.float32), fresh.view(np.float32)[None])
+
+    def scores(self, query: Vector, read: FullRead) -> np.ndarray:
+        """See ``KeyValuesStep``."""
+        query = query.reshape(self.heads, self.head, 1)
+        known, new = (self._by_head(kept[:, : self.dim]) for kept in read)
+        out = np.empty((self.heads, known.shape[1] + 1, 1), np.float32)
+        np.matmul(known, query, out=out[:, :-1])
+        np.matmul(new, query, out=out[:, -1:])
         return out[:, :, 0]
 
-    def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
+    def mix(self, weights: np.ndarray, read: FullRead) -> Vector:
         """See ``KeyValuesStep``."""
         weights = weights[:, None]  # [H, 1, n + 1]
-        mixed = np.matmul(weights[:, :, :-1], self._by_head(known.value))  # [H, 1, K / H]
-        mixed += weights[:, :, -1:] * self._by_head(new.value)
+        known, new = (self._by_head(kept[:, self.dim :]) for kept in read)
+        mixed = np.matmul(weights[:, :, :-1], known)  # [H, 1, K / H]
+        mixed += weights[:, :, -1:] * new
         return mixed.reshape(-1)
 
     def _by_head(self, kept: np.ndarray) -> np.ndarray:
@@ -212,7 +211,8 @@ class CollectiveStep:
         config, heads = module.config, module.heads
         self.makes = [part for part in (module.user, module.router) if part is not None]
         self.own, self.kind = 2 * config.user_dim, config.user_type
-        self.user_bytes, self.index_bytes = module.user_bytes, module.index_bytes
+        self.bytes, self.user_bytes = module.record_bytes, module.user_bytes
+        self.index_bytes = module.index_bytes
         self.size, self.heads = config.pool_size, np.arange(heads)
         self.per_head, self.head = config.user_dim // heads, module.key_dim // heads
         # [H * U, H]: where a head finds its own part
@@ -230,62 +230,60 @@ class CollectiveStep:
 
     def pack(self, made: Vector) -> np.ndarray:
         """See ``KeyValuesStep``."""
-        own, parts = made[: self.own], []
+        own = made[: self.own]
         if self.kind == "int8":
             own = np.rint(np.tanh(own) * np.float32(LEVELS)).astype(np.int8)
         elif self.kind == "fp16":
             own = own.astype(np.float16)
-        parts.append(own.view(np.uint8))
+        record = np.empty(self.bytes, np.uint8)
+        record[: self.user_bytes] = own.view(np.uint8)
         if self.size:
-            index = made[self.own :].reshape(2, -1).argmax(1)
-            parts.append(index.astype("<i8").view(np.uint8).reshape(2, 8)[:, : self.index_bytes])
-        return np.concatenate([part.ravel() for part in parts])
+            index = made[self.own :].reshape(2, -1).argmax(1).astype("<i8").view(np.uint8)
+            record[self.user_bytes :].reshape(2, -1)[:] = index.reshape(2, 8)[:, : self.index_bytes]
+        return record
 
-    def read(self, records: np.ndarray) -> Read:
+    def read(self, records: np.ndarray, fresh: np.ndarray) -> CollectiveRead:
         """See ``KeyValuesStep``."""
-        kept = records[:, : self.user_bytes]
+        kept = np.concatenate((records, fresh[None]))
         if self.kind == "int8":
-            own = kept.view(np.int8).astype(np.float32)
+            own = kept.view(np.int8).astype(np.float32)  # of all bytes: it is faster so
         else:
             kind = np.float16 if self.kind == "fp16" else np.float32
-            own = np.ascontiguousarray(kept).view(kind).astype(np.float32, copy=False)
-        index = None
-        if self.size:
-            index = number(records[:, self.user_bytes :].reshape(-1, self.index_bytes))
-            index = index.reshape(-1, 2)
-        return Read(own[:, : self.own // 2], own[:, self.own // 2 :], index)
+            own = np.ascontiguousarray(kept[:, : self.user_bytes]).view(kind)
+            own = own.astype(np.float32, copy=False)
+        if not self.size:
+            return CollectiveRead(own, None)
+        middle = self.user_bytes + self.index_bytes
+        key, value = number(kept[:, self.user_bytes : middle]), number(kept[:, middle:])
+        return CollectiveRead(own, (key, value))
 
-    def scores(self, query: Vector, known: Read, new: Read) -> np.ndarray:
+    def scores(self, query: Vector, read: CollectiveRead) -> np.ndarray:
         """See ``KeyValuesStep``."""
         query = query.reshape(len(self.heads), -1)  # [H, U + G]
         found = None
-        if known.index is not None and new.index is not None:
+        if read.index is not None:
             of_pool = np.matmul(self.keys, query[:, self.per_head :, None])[:, :, 0]  # [H, m]
-            found = of_pool.take(_both(known.index[:, 0], new.index[:, 0]), 1)
+            found = of_pool.take(read.index[0], 1)
         if self.own:
             scaled = (query[:, : self.per_head] * self.scale[0]).reshape(-1, 1) * self.blocks
-            of_user = _both(known.key, new.key).dot(scaled).T  # [H, n + 1]
-            found = of_user if found is None else found + of_user
+            of_user = np.matmul(read.own[:, : self.own // 2], scaled).T  # [H, n + 1]
+            found = of_user if found is None else np.add(found, of_user, out=found)
         assert found is not None
         return found
 
-    def mix(self, weights: np.ndarray, known: Read, new: Read) -> Vector:
+    def mix(self, weights: np.ndarray, read: CollectiveRead) -> Vector:
         """See ``KeyValuesStep``. Weights are summed by pool entry before any value is read."""
         mixed = np.empty((len(self.heads), self.head), np.float32)
         if self.own:
-            crossed = weights.dot(_both(known.value, new.value))  # [H, H * U]
+            crossed = np.matmul(weights, read.own[:, self.own // 2 : self.own])  # [H, H * U]
             own = crossed.reshape(len(self.heads), len(self.heads), -1)[self.heads, self.heads]
             mixed[:, : self.per_head] = own * self.scale[1]
-        if known.index is not None and new.index is not None:
-            places = _both(known.index[:, 1], new.index[:, 1]) + self.bins  # [H, n + 1]
+        if read.index is not None:
+            places = read.index[1] + self.bins  # [H, n + 1]
             sums = np.bincount(places.ravel(), weights.ravel(), len(self.heads) * self.size)
             sums = sums.astype(np.float32).reshape(len(self.heads), 1, -1)  # [H, 1, m]
             np.matmul(sums, self.values, out=mixed[:, None, self.per_head :])
         return mixed.ravel()
-
-
-def _both(known: np.ndarray, new: np.ndarray) -> np.ndarray:
-    return np.concatenate((known, new))
 
 
 class BlockStep:
@@ -308,22 +306,20 @@ class BlockStep:
         self.narrow = Linear(narrow)
         self.narrow.weight *= 0.5  # for what reads it is twice as large
 
-    def read(self, records: np.ndarray) -> Read:
-        """See ``LayerStep``."""
-        return self.key_values.read(records)
-
-    def __call__(self, x: Vector, known: Read, age: np.ndarray | None) -> tuple[Vector, np.ndarray]:
+    def __call__(
+        self, x: Vector, records: np.ndarray, age: np.ndarray | None
+    ) -> tuple[Vector, np.ndarray]:
         """See ``LayerStep``."""
         del age
         made = self.ask(x)
         fresh = self.key_values.pack(made[self.query :])
-        new = self.key_values.read(fresh[None])
-        weights = self.key_values.scores(made[: self.query], known, new)  # [H, n + 1]
+        read = self.key_values.read(records, fresh)
+        weights = self.key_values.scores(made[: self.query], read)  # [H, n + 1]
         weights += self.bias[:, -weights.shape[1] :]
         weights -= np.maximum.reduce(weights, 1, keepdims=True)
         np.exp(weights, out=weights)
         weights *= 1 / np.add.reduce(weights, 1, keepdims=True)
-        x = x + self.output(self.key_values.mix(weights, known, new))
+        x = x + self.output(self.key_values.mix(weights, read))
         inner = self.widen(x)
         inner *= erf(inner * math.sqrt(0.5)) + 1  # twice the GELU
         return x + self.narrow(inner), fresh
@@ -352,10 +348,11 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 def number(kept: np.ndarray) -> np.ndarray:
     """Whole numbers of uint8 ``[n, width]``, the lowest byte first; int64 ``[n]``."""
-    if kept.shape[1] == 1:
-        return kept[:, 0].astype(np.int64)
+    width = kept.shape[1]
+    if width in (1, 2, 4, 8):
+        return kept.view(f"<u{width}")[:, 0].astype(np.int64)
     wide = np.zeros((len(kept), 8), np.uint8)
-    wide[:, : kept.shape[1]] = kept
+    wide[:, :width] = kept
     return wide.view("<i8")[:, 0]
 
 

@@ -17,7 +17,6 @@ from foretaste.nn.stepping import (
     Linear,
     Norm,
     NormedLinear,
-    Read,
     array,
     silu,
     step_of,
@@ -149,24 +148,20 @@ class HSTUStep:
         self.window = layer.window
         self.norm, self.output = Norm(layer.mixed_norm), Linear(layer.output)
 
-    def read(self, records: np.ndarray) -> Read:
-        """See ``LayerStep``."""
-        return self.key_values.read(records)
-
     def __call__(
-        self, x: np.ndarray, known: Read, age: np.ndarray | None
+        self, x: np.ndarray, records: np.ndarray, age: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """See ``LayerStep``."""
         made = self.ask(x)
         fresh, asking = self.key_values.pack(made[self.gate :]), silu(made[: self.gate])
-        new = self.key_values.read(fresh[None])
-        weights = self.key_values.scores(asking[: self.query], known, new)  # [H, n + 1]
+        read = self.key_values.read(records, fresh)
+        weights = self.key_values.scores(asking[: self.query], read)  # [H, n + 1]
         weights += self.by_place[-weights.shape[1] :]
         if age is not None:
             weights += self.by_age[age]
         weights = silu(weights)
         weights *= 1 / self.window
-        mixed = self.norm(self.key_values.mix(weights, known, new))
+        mixed = self.norm(self.key_values.mix(weights, read))
         return x + self.output(mixed * asking[self.query :]), fresh
 
 

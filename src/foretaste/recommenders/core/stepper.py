@@ -32,9 +32,7 @@ class Stepper:
         self.window, self.reads_time = network.window, network.reads_time
         self.bytes, self.kept = network.record_bytes, sum(self.widths)
         self.norm = Norm(network.norm)
-        self.first = None
-        if not self.widths[0]:
-            self.first = self.layers[0].read(network.first_layer().numpy()).in_one_piece()
+        self.first = None if self.widths[0] else network.first_layer().numpy()  # [N, R]
 
     def extend(
         self, records: np.ndarray, item: int, time: int | None
@@ -58,11 +56,11 @@ class Stepper:
         x = self.items[item]
         for layer, width in zip(self.layers, self.widths, strict=True):
             if width:
-                known = layer.read(records[:, place : place + width])
+                known = records[:, place : place + width]
             else:
                 assert self.first is not None
                 items = number(records[:, self.kept : self.kept + self.item_bytes])
-                known = self.first.take(items)
+                known = self.first.take(items, 0)
             x, made = layer(x, known, age)
             fresh[place : place + width] = made[:width]
             place += width
