@@ -206,6 +206,29 @@ def test_bytes_of_evaluation_are_measured_by_themselves():
     assert measured.evaluation_wire_up == pytest.approx(3 * measured.evaluation_up, abs=30)
 
 
+def test_clients_measure_the_metric_that_chooses_the_best_round():
+    """The last round spoils the model, so the first is the best."""
+    method = method_of(
+        clients=1.0,
+        rounds=2,
+        local=LOCAL,
+        metric="ndcg@3",
+        client_evaluation=True,
+        evaluate_every=1,
+    )
+    step = method.next_state
+
+    def spoilt(state, sums, round):
+        following = step(state, sums, round)
+        return following if round == 1 else {name: -array for name, array in following.items()}
+
+    method.next_state = spoilt  # type: ignore[method-assign]
+    done = server_of(method, ring(60)).run()
+    first, last = (one.on_clients["ndcg@3"] for one in done.curve)
+    assert first > last
+    assert (done.best_round, done.best_value) == (1, first)
+
+
 def test_methods_are_found_by_the_names_of_their_files():
     found = names()
     assert {"fedavg"} <= set(found)

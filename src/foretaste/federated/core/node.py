@@ -27,11 +27,11 @@ from foretaste.federated.core.travelling import (
     EXCHANGES,
     FIGURE,
     LOSS,
-    MEASURED,
     NEW,
     USERS,
     WEIGHT,
     going_up,
+    measured,
 )
 from foretaste.federated.core.updates import Updates, zeros
 from foretaste.metrics import query_metrics, target_positions
@@ -224,7 +224,8 @@ class Node:
         fresh = rows[~known[rows]]
         for name, array in self.method.first_personal(draws[fresh]).items():
             personal[name][fresh] = array
-        totals: dict[str, float] = dict.fromkeys(MEASURED, 0.0)
+        names = measured(self.config)
+        totals: dict[str, float] = dict.fromkeys(names, 0.0)
         costs = self.method.cost(self.histories.lengths[rows]) + len(self.method.world.catalog)
         for group in chunks(costs, self.config.memory):  # a user's scores lie beside the rest
             of = rows[group]
@@ -240,7 +241,7 @@ class Node:
                 torch.from_numpy(histories.rows), torch.from_numpy(histories.items).long()
             ] = -torch.inf
             positions = target_positions(scores, targets.rows, targets.items)
-            found = query_metrics(positions, targets.rows, len(of), MEASURED)
+            found = query_metrics(positions, targets.rows, len(of), names)
             for name, values in found.items():
                 totals[name] += float(values.sum())
         return {ASKED: np.array(len(rows), np.int64)} | {

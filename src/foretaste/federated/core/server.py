@@ -33,11 +33,11 @@ from foretaste.federated.core.travelling import (
     COUNTED,
     FIGURE,
     LOSS,
-    MEASURED,
     NEW,
     USERS,
     WEIGHT,
     going_up,
+    measured,
 )
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
@@ -126,14 +126,14 @@ class Server:
                 self.now.state = following
             else:  # large updates that were numbers each; the model stays as it was
                 self.log("left out", round=number, node="all", problem=NOT_FINITE)
-        figures, on_clients, measured = self._evaluate(number)
+        figures, on_clients, asked = self._evaluate(number)
         down, up = self._per_client("train", deliveries, replies, sums.users)
-        evaluation_down, evaluation_up = self._per_client("evaluate", measured)
+        evaluation_down, evaluation_up = self._per_client("evaluate", asked)
         done = Round(
             round=number,
             users=sums.users,
             nodes=sum(one.reply is not None for one in deliveries),
-            problems=_problems([*deliveries, *measured]),
+            problems=_problems([*deliveries, *asked]),
             loss=math.fsum(losses) / sums.users if losses and sums.users else None,
             seconds=time.perf_counter() - begin,
             down=down,
@@ -144,8 +144,8 @@ class Server:
             on_clients=on_clients,
             evaluation_down=evaluation_down,
             evaluation_up=evaluation_up,
-            evaluation_wire_down=sum(one.down for one in measured),
-            evaluation_wire_up=sum(one.up for one in measured),
+            evaluation_wire_down=sum(one.down for one in asked),
+            evaluation_wire_up=sum(one.up for one in asked),
         )
         self.now.curve.append(done)
         self.now.next_round += 1
@@ -222,19 +222,19 @@ class Server:
     def _evaluate(self, number: int) -> tuple[dict[str, float], dict[str, float], list[Delivery]]:
         """Figures at the server, at the clients, and what came from those."""
         config, now = self.config, self.now
-        figures, on_clients, measured = {}, {}, []
+        figures, on_clients, asked = {}, {}, []
         if number % config.evaluate_every and number != config.rounds:
-            return figures, on_clients, measured
+            return figures, on_clients, asked
         if self.evaluate is not None:
             figures = self.evaluate(self.method.recommender(now.state))
         if config.client_evaluation:
-            measured = self._ask("evaluate", number, list(self.fleet.nodes()))
-            self._left_out(number, measured)
-            on_clients = self._means(measured)
+            asked = self._ask("evaluate", number, list(self.fleet.nodes()))
+            self._left_out(number, asked)
+            on_clients = self._means(asked)
         value = figures.get("valid", on_clients.get(config.metric))
         if value is not None and (now.best_value is None or value > now.best_value):
             now.best_value, now.best_round, now.best = value, number, _model(now.state)
-        return figures, on_clients, measured
+        return figures, on_clients, asked
 
     def _means(self, deliveries: list[Delivery]) -> dict[str, float]:
         """Over users, of the figures that nodes measured."""
@@ -243,7 +243,8 @@ class Server:
         if not users:
             return {}
         return {
-            name: math.fsum(float(one[FIGURE + name]) for one in found) / users for name in MEASURED
+            name: math.fsum(float(one[FIGURE + name]) for one in found) / users
+            for name in measured(self.config)
         }
 
     def _per_client(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.boundary import Declared
+from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.messages import Kind
 from foretaste.federated.core.rounding import as_bytes
 
@@ -40,11 +41,16 @@ def going_up(method: FederatedMethod, kind: Kind, nodes: int | None = None) -> t
     config = method.config
     if kind == "evaluate":
         asked = Declared(ASKED, "int64", (), "users who were measured", "to divide by")
-        return (asked, *(_measured(name) for name in MEASURED))
+        return (asked, *(_measured(name) for name in measured(config)))
     if config.secure.on:
         return _secure_up(method, kind, nodes or config.secure.group)
     sums = method.up()
     return (*(as_bytes(sums) if config.upload == "int8" else sums), *_counts(method))
+
+
+def measured(config: FederatedConfig) -> tuple[str, ...]:
+    """Metrics of evaluation at the clients; the one that chooses the best round is among them."""
+    return tuple(dict.fromkeys((*MEASURED, config.metric)))
 
 
 def coming_down(
