@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import numpy as np
@@ -159,6 +160,49 @@ def test_without_flower_its_extra_is_named(foretaste, log, tmp_path, monkeypatch
         assert ended.code == 2
         assert 'pip install "foretaste[federated]"' in ended.err
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("engine", ["local", "simulation", "deployment"])
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [
+        ([], 'set views.kind = "received"'),
+        (["federated.views.kind=judged"], "this catalog has none"),
+        (["federated.views.kind=table", "federated.views.path=none.parquet"], "none.parquet"),
+    ],
+)
+def test_what_views_lack_is_told_before_all(foretaste, log, tmp_path, engine, views, said):
+    more = [word for one in views for word in ("--set", one)]
+    asked = ("--data", log, *SMALL, "--method", "lumos", "--engine", engine, "--run", "run", *more)
+    ended = foretaste("federate", *asked)
+    assert ended.code == 2
+    assert said in ended.err and ended.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_became_of_views_is_said(foretaste, log, tmp_path):
+    (tmp_path / "titles.csv").write_text("item_id,title\ni1,One\ni2,Two\n")
+    model = '{kind="endpoint", url="http://127.0.0.1:9/v1", model="m", tries=1}'
+    chat = ("--set", f'federated.views={{kind="chat", model={model}}}')
+    asked = ("--data", log, "--items", "titles.csv", "--method", "lumos", *SMALL, *chat)
+    ended = foretaste("federate", *asked, "--run", "run")
+    assert ended.code == 0, ended.err
+    assert re.search(r"^Views: \d+ times a user trained without\.$", ended.out, re.M)
+
+
+def test_a_missing_language_model_is_told_before_anything_runs(
+    foretaste, log, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (tmp_path / "titles.csv").write_text("item_id,title\ni1,One\ni2,Two\n")
+    judged = ("--items", "titles.csv", "--set", "federated.views.kind=judged")
+    asked = ("--data", log, *judged, "--method", "lumos", "--set", "federated.rounds=1")
+    ended = foretaste("federate", *asked, "--engine", "simulation", "--run", "run")
+    assert ended.code == 2
+    assert 'pip install "foretaste[llm]"' in ended.err
+    assert not (tmp_path / "run").exists()
+    # Where views are made on devices of their own, this machine needs no model.
+    assert foretaste("federate", *asked, "--prepare", "--run", "run").code == 0
 
 
 def test_a_model_without_a_network_is_told(foretaste, log):

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from foretaste.federated.core.boundary import Declared
     from foretaste.federated.plan import Plan
 
+VIEWS = {
+    "made": "histories were given some",
+    "asked": "titles came from the language model",
+    "unmatched": "of them are not in the catalog and were dropped",
+    "refused": "histories had a prompt refused",
+    "without_views": "times a user trained without",
+}
+"""What is counted where views are made, and how it is told."""
+
 
 def print_privacy(plan: Plan, dataset: Dataset, as_json: bool) -> None:
     """What would leave a device, come to it and stay on it."""
@@ -52,6 +61,9 @@ def print_federation(folder: RunFolder, quiet: bool, as_json: bool) -> None:
         f"{about['nodes']:,} nodes ({about['engine']}); a client receives {down:,.0f} bytes a "
         f"round and sends {up:,.0f}."
     )
+    views = about.get("views") or {}
+    if told := [f"{views[name]:,} {what}" for name, what in VIEWS.items() if views.get(name)]:
+        say(f"Views: {'; '.join(told)}.")
     if about["epsilon"] is not None:
         say(f"Privacy of a user: epsilon {about['epsilon']:.2f} at delta {about['delta']:g}.")
     say(f"{folder.path} is ready. Try: foretaste report {folder.path}")

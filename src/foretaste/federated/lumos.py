@@ -34,7 +34,7 @@ from foretaste.federated.core.local_training import Tensors
 from foretaste.federated.core.randomness import hashed
 from foretaste.federated.core.updates import Rows
 from foretaste.federated.fedavg import TABLE, FedAvg
-from foretaste.language.views.making import ViewBook, ViewsConfig, maker_for
+from foretaste.language.views.making import ViewBook, ViewsConfig, maker_for, require_maker
 from foretaste.language.views.neighbours import TitlesConfig
 from foretaste.language.views.store import ViewStore
 from foretaste.language.views.views import KINDS, Request, Unfinished, Views, no_view
@@ -115,7 +115,8 @@ class LUMOS(FedAvg):
 
         Raises:
             InputError: when the model is none that FedAvg trains, or reads the time of events,
-                which those of a view do not have.
+                which those of a view do not have; when views need titles and the catalog has
+                none, or (where nodes are) a language model that is not here.
         """
         super().__init__(config, world)
         if getattr(self.network, "reads_time", False):
@@ -123,6 +124,7 @@ class LUMOS(FedAvg):
                 f"lumos: {self.model.name} reads the time of events, and events of a view have "
                 "none. Set model.use_times = false, or choose --model sasrec or gru4rec."
             )
+        require_maker(self.config.views, world.catalog, here=world.folder is not None)
         self._book: ViewBook | None = None
         self.without_views = 0
         """Users whom a language model left without a view, once for each round; stays here."""
@@ -162,10 +164,10 @@ class LUMOS(FedAvg):
     def _tell(self, kind: str, why: str, users: int) -> None:
         with self._opening:
             self.without_views += users
-            new = kind not in self._told
+            level = logging.INFO if kind in self._told else logging.WARNING
             self._told.add(kind)
-        if new:
-            logger.warning("lumos: %s Users without views train as in FedAvg; told once.", why)
+        counts = {"why": why, "without_views": users}
+        logger.log(level, "lumos: %(why)s %(without_views)d users train as in FedAvg.", counts)
 
     def train(
         self, received: Mapping[str, np.ndarray], users: LocalUsers, round: int, *, each: bool

@@ -22,6 +22,7 @@ from foretaste.federated.core.boundary import Refused
 from foretaste.federated.core.messages import Kind, Order
 from foretaste.federated.core.node import Node
 from foretaste.federated.engines.flower import FlowerFleet, from_records, problem, to_records
+from foretaste.federated.engines.node_log import node_log
 from foretaste.federated.gathering import dealt_node, node_count, read_users
 from foretaste.federated.plan import Plan
 from foretaste.federated.running import NODES, server_of
@@ -102,18 +103,19 @@ def answered(records: RecordDict, context: Context, kind: Kind, folder: Path | N
     """The reply of a node, or one line that says why there is none.
 
     What goes wrong with a message may be told. Any other error, one of ours too, may quote the log
-    or its titles: it is told here, on the device, and the server learns that there was one.
+    or its titles: it is told here, in the node's log, and the server learns that there was one.
     """
-    try:
-        order = from_records(records, kind, f"node {context.node_id}")
-        if not isinstance(order, Order):
-            raise Refused(f"node {context.node_id}: this is a reply, not an order.")
-        return to_records(node_of(context, folder).answer(order))
-    except Refused as error:
-        return problem(str(error))
-    except Exception as error:  # Flower would send its text
-        LOGGER.warning("%s", error, exc_info=not isinstance(error, InputError))
-        return problem(WITHHELD)
+    with node_log(_home(context, folder)):
+        try:
+            order = from_records(records, kind, f"node {context.node_id}")
+            if not isinstance(order, Order):
+                raise Refused(f"node {context.node_id}: this is a reply, not an order.")
+            return to_records(node_of(context, folder).answer(order))
+        except Refused as error:
+            return problem(str(error))
+        except Exception as error:  # Flower would send its text
+            LOGGER.warning("%s", error, exc_info=not isinstance(error, InputError))
+            return problem(WITHHELD)
 
 
 def node_of(context: Context, folder: Path | None) -> Node:
@@ -126,22 +128,32 @@ def node_of(context: Context, folder: Path | None) -> Node:
     Raises:
         InputError: when it has neither, or files are missing.
     """
-    config = context.node_config
-    place = str(config.get("plan") or folder or context.run_config.get("plan", ""))
+    config, place = context.node_config, _place(context, folder)
     if not place:
         raise InputError(
             'a node needs a plan: --node-config \'plan="RUN" log="my.csv"\', where RUN holds '
             "recipe.toml, federation.toml and catalog.parquet."
         )
     if "log" in config:
-        state = str(config.get("state", "")) or None
-        return _own_node(place, str(config["log"]), state)
+        return _own_node(place, str(config["log"]), _home(context, folder))
     if "partition-id" not in config:
         raise InputError(
             "a node needs users: --node-config 'log=\"my.csv\"', or partition-id=0 and on for "
             "parts of the recipe's own data."
         )
     return _dealt_node(place, int(config["partition-id"]))
+
+
+def _place(context: Context, folder: Path | None) -> str:
+    return str(context.node_config.get("plan") or folder or context.run_config.get("plan", ""))
+
+
+def _home(context: Context, folder: Path | None) -> Path | None:
+    """Where a node keeps what stays with it; None where a device names no ``state``."""
+    config, place = context.node_config, _place(context, folder)
+    if "log" in config:
+        return Path(str(config["state"])) if config.get("state") else None
+    return Path(place) / NODES if place else None
 
 
 @lru_cache(maxsize=4)
@@ -154,14 +166,13 @@ def prepared(place: str) -> tuple[Plan, Split]:
 @lru_cache(maxsize=4096)
 def _dealt_node(place: str, number: int) -> Node:
     plan, split = prepared(place)
-    nodes = node_count(split, plan.config.nodes)
-    folder = Path(place)
-    return dealt_node(_method(place), split, number, nodes, folder / NODES)
+    nodes, home = node_count(split, plan.config.nodes), Path(place) / NODES
+    return dealt_node(_method(place, home), split, number, nodes, home)
 
 
 @lru_cache(maxsize=4)
-def _own_node(place: str, log: str, state: str | None) -> Node:
-    method = _method(place)
+def _own_node(place: str, log: str, state: Path | None) -> Node:
+    method = _method(place, state)
     kept = bool(method.personal()) or any(one.kept for one in method.down())
     config = method.config
     if state is None and (kept or config.privacy.noise or config.secure.on):
@@ -169,10 +180,17 @@ def _own_node(place: str, log: str, state: str | None) -> Node:
             f"{method.name} keeps files on the device: --node-config '... state=\"FOLDER\"'."
         )
     users = read_users(log, method.world.catalog, Plan.open(Path(place)).recipe.data)
-    return Node(method, users, "this device", None if state is None else Path(state))
+    able = int((users.histories.lengths > 1).sum())
+    LOGGER.log(
+        logging.INFO if able else logging.WARNING,
+        "this device: %(able)d of %(users)d users can train, with two events or more; "
+        "%(unknown)d events are of items that the catalog does not know, and were left out.",
+        {"able": able, "users": len(users), "unknown": users.unknown},
+    )
+    return Node(method, users, "this device", state)
 
 
 @lru_cache(maxsize=4)
-def _method(place: str) -> FederatedMethod:
-    folder = Path(place)
-    return Plan.open(folder).method(Catalog.load(folder / "catalog.parquet"), folder)
+def _method(place: str, home: Path | None) -> FederatedMethod:
+    plan = Path(place)
+    return Plan.open(plan).method(Catalog.load(plan / "catalog.parquet"), home)

@@ -10,6 +10,15 @@ REMEMBERED = 100_000
 """Titles whose match is remembered: a small model writes the same ones again and again."""
 
 
+def require_titles(catalog: Catalog) -> None:
+    """Raises ``InputError`` when no item has a title."""
+    if not catalog.has_titles:
+        raise InputError(
+            "a language model knows items by their titles, and this catalog has none. Give "
+            'them (--items FILE), or set views.kind = "received".'
+        )
+
+
 class Binder:
     """Finds items by titles; what is no title of the catalog is no item.
 
@@ -23,11 +32,7 @@ class Binder:
         Raises:
             InputError: when no item has a title.
         """
-        if not catalog.has_titles:
-            raise InputError(
-                "a language model knows items by their titles, and this catalog has none. Give "
-                'them (--items FILE), or set views.kind = "received".'
-            )
+        require_titles(catalog)
         self.index, self.minimum = TitleIndex(catalog), minimum
         self._ids = set(catalog.item_ids)
         self._titles = {_folded(title): number for number, title in enumerate(catalog.titles)}

@@ -18,7 +18,7 @@ from foretaste.data.catalog import Catalog
 from foretaste.language.embed import TextConfig, embed
 from foretaste.language.texts import item_texts
 from foretaste.language.tfidf import TfidfConfig
-from foretaste.language.views.binding import Binder
+from foretaste.language.views.binding import require_titles
 from foretaste.language.views.drawn import swapped_places
 from foretaste.language.views.local_model import LocalModelConfig, Question
 from foretaste.language.views.neighbours import farthest, heard, unit
@@ -106,7 +106,7 @@ class JudgedViews:
         Raises:
             InputError: when the catalog has no titles.
         """
-        Binder(catalog, 100.0)  # says what is missing when there are no titles
+        require_titles(catalog)
         self.config, self.judge, self.batch = config, judge, 8 * judge.batch
         self.titles = [shown(title) for title in catalog.titles]
         self.vectors = unit(embed(item_texts(catalog), config.text, cache=cache, progress=progress))

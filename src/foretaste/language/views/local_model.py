@@ -212,6 +212,15 @@ def _laid_out(tokenizer: Any, question: Question) -> _Layout:
     return row
 
 
+def require_model(config: LocalModelConfig) -> None:
+    """Raises as ``LocalModel`` when a package or the model is missing; nothing is loaded."""
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtraError("transformers", EXTRA)
+    source = _source(config)
+    if source.is_file() and not (_place(config, source) / "config.json").is_file():
+        _require_readers()
+
+
 def ready(config: LocalModelConfig) -> Path:
     """The folder of a model that transformers reads; a GGUF file is converted to one, once.
 
@@ -219,6 +228,17 @@ def ready(config: LocalModelConfig) -> Path:
         MissingExtraError: when what reads GGUF is missing.
         InputError: when nothing is there.
     """
+    source = _source(config)
+    if source.is_dir():
+        return source
+    place = _place(config, source)
+    if not (place / "config.json").is_file():
+        _convert(source, place)
+    return place
+
+
+def _source(config: LocalModelConfig) -> Path:
+    """The folder or GGUF file of a model."""
     if config.model == PACKAGED:
         found = importlib.util.find_spec(_PACKAGE)  # not imported: it wants llama.cpp
         if found is None or found.origin is None:
@@ -230,20 +250,20 @@ def ready(config: LocalModelConfig) -> Path:
         source = Path(found.origin).parent / _GGUF
     else:
         source = Path(config.model)
-        if source.is_dir():
-            return source
-    if not source.is_file():
+    if not source.exists():
         raise InputError(
             f'"{config.model}": no folder of a model and no GGUF file. Give one, or "{PACKAGED}".'
         )
+    return source
+
+
+def _place(config: LocalModelConfig, source: Path) -> Path:
+    """Where a GGUF file is converted to."""
     base = (
         config.folder
         or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretaste"
     )
-    place = base / f"{source.stem}-{_fingerprint(source)}"
-    if not (place / "config.json").is_file():
-        _convert(source, place)
-    return place
+    return base / f"{source.stem}-{_fingerprint(source)}"
 
 
 def _fingerprint(file: Path) -> str:
@@ -254,11 +274,15 @@ def _fingerprint(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _convert(source: Path, place: Path) -> None:
-    """Write the model of a GGUF file as a folder, which appears whole or not at all."""
+def _require_readers() -> None:
     for package in ("gguf", "accelerate"):  # transformers reads GGUF with these
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, EXTRA)
+
+
+def _convert(source: Path, place: Path) -> None:
+    """Write the model of a GGUF file as a folder, which appears whole or not at all."""
+    _require_readers()
     from transformers import (  # pyright: ignore[reportMissingImports]
         AutoModelForCausalLM,
         AutoTokenizer,

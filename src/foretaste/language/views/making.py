@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from foretaste.data.catalog import Catalog
+from foretaste.language.views.binding import require_titles
 from foretaste.language.views.chat import ChatConfig, ChatModel, ChatViews
 from foretaste.language.views.chat_endpoint import ChatEndpoint, ChatEndpointConfig
 from foretaste.language.views.drawn import (
@@ -18,17 +20,20 @@ from foretaste.language.views.drawn import (
     RandomViews,
 )
 from foretaste.language.views.judged import JudgedConfig, JudgedViews
-from foretaste.language.views.local_model import LocalModel
+from foretaste.language.views.local_model import LocalModel, LocalModelConfig, require_model
 from foretaste.language.views.neighbours import (
     ReceivedConfig,
     ReceivedViews,
     TitlesConfig,
     TitleViews,
+    texts_of,
 )
-from foretaste.language.views.store import ViewStore, key_of, print_of
+from foretaste.language.views.store import ViewStore, key_of, print_of, read_table
 from foretaste.language.views.table import TableConfig, TableViews
 from foretaste.language.views.views import Request, Unfinished, ViewMaker, Views
 from foretaste.progress import Progress, Silent
+
+logger = logging.getLogger(__name__)
 
 ViewsConfig = Annotated[
     TitlesConfig
@@ -86,6 +91,30 @@ def maker_for(
     return ChatViews(config, chat, catalog)
 
 
+def require_maker(config: ViewsConfig, catalog: Catalog, *, here: bool) -> None:
+    """Raises as ``maker_for`` when something is missing, before anybody waits; loads no model.
+
+    Args:
+        config: which maker.
+        catalog: the items.
+        here: whether views are made on this machine, so that packages and files must be here too.
+    """
+    if isinstance(config, TitlesConfig):
+        texts_of(catalog)
+    elif isinstance(config, ChatConfig | JudgedConfig):
+        require_titles(catalog)
+        if here and isinstance(config.model, LocalModelConfig):
+            require_model(config.model)
+    elif isinstance(config, TableConfig) and here:
+        read_table(config.path, catalog)
+
+
+_MADE = (
+    "views of %(made)d histories were made; of %(asked)d titles %(unmatched)d were dropped, as the "
+    "catalog does not have them, and %(refused)d histories had a prompt refused."
+)
+
+
 class ViewBook:
     """A maker with what it made before: a history is asked for once, and after a stop the rest."""
 
@@ -128,6 +157,9 @@ class ViewBook:
                     rest = {row: known[key] for row, key in enumerate(keys) if key in known}
                     raise Unfinished(str(error), rest) from error
                 self._keep(dict(zip(some, _single(made), strict=True)), known)
+                counts = {"asked": made.asked, "unmatched": made.unmatched}
+                counts |= {"made": len(some), "refused": len(made.refused)}
+                logger.info(_MADE, counts)
                 note = f"{made.asked - made.unmatched} of {made.asked} titles"
                 refused = f", {len(made.refused)} refused" if made.refused else ""
                 task.advance(len(some), note + refused)

@@ -144,12 +144,7 @@ class TitleViews(VectorViews):
             MissingExtraError: when a package is missing.
         """
         super().__init__(config)
-        texts = item_texts(catalog)
-        if not any(texts):
-            raise InputError(
-                "views of titles need titles, and this catalog has none. Give them (--items FILE), "
-                'or set views.kind = "received".'
-            )
+        texts = texts_of(catalog)
         self._vectors = unit(embed(texts, config.text, cache=cache, progress=progress))
         content = hashlib.blake2b(self._vectors.tobytes(), digest_size=12).hexdigest()
         self.identity = f"titles {content} {config.model_dump_json(exclude={'text'})}"
@@ -158,6 +153,21 @@ class TitleViews(VectorViews):
         """Of the texts."""
         del request
         return self._vectors
+
+
+def texts_of(catalog: Catalog) -> list[str]:
+    """Texts of the items, for views by them.
+
+    Raises:
+        InputError: when no item has one.
+    """
+    texts = item_texts(catalog)
+    if not any(texts):
+        raise InputError(
+            "views of titles need titles, and this catalog has none. Give them (--items FILE), "
+            'or set views.kind = "received".'
+        )
+    return texts
 
 
 class ReceivedViews(VectorViews):
