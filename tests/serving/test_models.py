@@ -25,6 +25,8 @@ def test_a_loaded_run_knows_what_it_is(run_folder):
     assert (run.name, run.recommender.name) == ("me", "sasrec")
     assert run.fingerprint == run.recommender.fingerprint
     assert run.incremental is run.recommender
+    ranker = load_run("me", run_folder("din"))
+    assert ranker.incremental is ranker.recommender
     assert load_run("me", run_folder("ease")).incremental is None
     assert run.stamp == stamp_of(run_folder("sasrec"))
 

@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from foretaste.errors import InputError
-from foretaste.recommenders.core.incremental import IncrementalRecommender
+from foretaste.recommenders.core.ranker import Ranker
 from foretaste.recommenders.core.results import RecommendedItem
 from foretaste.serving.explaining import explain
 from foretaste.serving.guarding import GuardedStore
 from foretaste.serving.histories import Case, Histories, sequences_of
-from foretaste.serving.models import ServedRun
+from foretaste.serving.models import Incremental, ServedRun
 from foretaste.serving.questions import Answer, Question
-from foretaste.serving.ranking import Ranked, rank_by_scores, rank_by_vectors
+from foretaste.serving.ranking import Ranked, rank_by_records, rank_by_scores, rank_by_vectors
 from foretaste.serving.stores import StateChange, StoreError, UserStore
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class _RunEngine:
         return Answers(answers, changes)
 
     def _step(
-        self, model: IncrementalRecommender, cases: list[Case]
+        self, model: Incremental, cases: list[Case]
     ) -> tuple[list[Ranked], list[StateChange]]:
         """Lists of users with a log, and what is to be kept of them."""
         nothing = np.empty((0, model.record_bytes), np.uint8)
@@ -154,18 +154,22 @@ class _RunEngine:
             for case, new in zip(cases, fresh, strict=True)
             if case.times is not None
         ]
-        done = model.advance(states, sequences_of(fresh, times))
-        found = rank_by_vectors(done.vectors, self.run.item_vectors, cases, self._index)
+        new = sequences_of(fresh, times)
+        if isinstance(model, Ranker):
+            records = model.pack(new)
+            whole = [np.concatenate(parts) for parts in zip(states, records, strict=True)]
+            found = rank_by_records(model, whole, cases)
+        else:
+            records, vectors = model.advance(states, new)
+            found = rank_by_vectors(vectors, self.run.item_vectors, cases, self._index)
         changes = []
-        for case, records in zip(cases, done.records, strict=True):
-            change = self._change(model, case, records)
+        for case, made in zip(cases, records, strict=True):
+            change = self._change(model, case, made)
             if change is not None:
                 changes.append(change)
         return found, changes
 
-    def _change(
-        self, model: IncrementalRecommender, case: Case, records: np.ndarray
-    ) -> StateChange | None:
+    def _change(self, model: Incremental, case: Case, records: np.ndarray) -> StateChange | None:
         assert case.log is not None and case.question.user is not None
         consumed = 0 if case.state is None else case.state.consumed
         if case.state is not None and consumed == case.log.total:

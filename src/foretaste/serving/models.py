@@ -19,9 +19,13 @@ from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.incremental import IncrementalRecommender
+from foretaste.recommenders.core.ranker import Ranker
 from foretaste.serving.indexing import IndexWish, MeasuredIndex, build_index
 from foretaste.serving.searching import TitleSearch
 from foretaste.serving.stores import NAMELESS
+
+Incremental = IncrementalRecommender | Ranker
+"""A model that can be asked from what is kept of a user."""
 
 FILES = ("model.json", "catalog.parquet", "weights.safetensors")
 """What a model is made of in a run folder."""
@@ -59,15 +63,15 @@ class ServedRun:
         return self.recommender.catalog
 
     @cached_property
-    def incremental(self) -> IncrementalRecommender | None:
+    def incremental(self) -> Incremental | None:
         """The model, when it can be asked from what is kept of a user."""
         model = self.recommender
-        return model if isinstance(model, IncrementalRecommender) else None
+        return model if isinstance(model, Incremental) else None
 
     @cached_property
     def item_vectors(self) -> Tensor:
-        """Of ``incremental``, ``[N, D]``: made once, for the model never changes."""
-        assert self.incremental is not None
+        """Of a model that makes a vector of a user, ``[N, D]``: made once, for it never changes."""
+        assert isinstance(self.incremental, IncrementalRecommender)
         return self.incremental.item_vectors()
 
     @cached_property
@@ -109,9 +113,11 @@ def _warm(model: Recommender) -> None:
     """The first answer of a model is slower than all others."""
     assert model.catalog is not None
     model.recommend([model.catalog.item_ids[:1]], 1, exclude="none")
+    one = Sequences(np.zeros(1, np.int32), np.array([0, 1]), np.zeros(1, np.int64))
     if isinstance(model, IncrementalRecommender):
-        one = Sequences(np.zeros(1, np.int32), np.array([0, 1]), np.zeros(1, np.int64))
         model.advance([np.empty((0, model.record_bytes), np.uint8)], one)
+    elif isinstance(model, Ranker):
+        model.score_records(model.pack(one), one.items)
 
 
 def stamp_of(path: Path) -> Stamp | None:

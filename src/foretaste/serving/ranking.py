@@ -13,7 +13,8 @@ from foretaste.data.sequences import Sequences
 from foretaste.nn.item_index import ItemIndex
 from foretaste.nn.listing import best_scores
 from foretaste.nn.topk import top_k
-from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.base import SCORES_AT_ONCE, Recommender
+from foretaste.recommenders.core.ranker import Ranker
 from foretaste.serving.histories import NO_EVENTS, Case, sequences_of
 
 
@@ -50,6 +51,32 @@ def rank_by_vectors(
     rows = zip(whole, top.indices.tolist(), top.values.tolist(), strict=True)
     for place, items, scores in rows:
         found[place] = _cut(items, scores, cases[place].question.k)
+    return found
+
+
+@torch.inference_mode()
+def rank_by_records(
+    ranker: Ranker, states: Sequence[np.ndarray], cases: Sequence[Case]
+) -> list[Ranked]:
+    """Lists from the records of whole histories; of candidates these alone are scored."""
+    found: list[Ranked] = [_NOTHING] * len(cases)
+    whole = []
+    for at, case in enumerate(cases):
+        if case.candidates is None:
+            whole.append(at)
+            continue
+        allowed = np.setdiff1d(case.candidates, _left_out(case))
+        scores = ranker.score_records([states[at]], allowed)[0]
+        found[at] = _best(allowed, scores, case.question.k)
+    every = np.arange(len(ranker.popularity))
+    block = max(1, SCORES_AT_ONCE // len(every))
+    for first in range(0, len(whole), block):
+        places = whole[first : first + block]
+        together = ranker.score_records([states[at] for at in places], every)  # [B, N]
+        for at, scores in zip(places, together, strict=True):
+            case = cases[at]
+            scores[torch.from_numpy(_left_out(case).astype(np.int64))] = -torch.inf
+            found[at] = _cut(*_best(every, scores, case.question.k), case.question.k)
     return found
 
 

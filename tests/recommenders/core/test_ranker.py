@@ -11,6 +11,7 @@ import torch
 from foretaste.data.clicks import ClickTask
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
+from foretaste.recommenders.core import ranker
 from foretaste.recommenders.core.base import Recommender, RunContext
 from foretaste.recommenders.core.ranker import Ranker
 from foretaste.recommenders.core.ranker_network import History
@@ -97,6 +98,37 @@ def test_records_give_the_logits_of_whole_histories(name: str, kind: dict, same_
     torch.testing.assert_close(shared, network(history, candidates[:1], lengths[:, None]),
                                rtol=1e-4, atol=1e-5)  # fmt: skip
     torch.testing.assert_close(shared[0], direct[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: str(kind.get("collective", "full")))
+@pytest.mark.parametrize("name", [*RANKERS, "sim hard"])
+def test_records_kept_one_by_one_give_the_scores_of_histories(
+    name: str, kind: dict, same_group: ClickTask, monkeypatch
+):
+    hard = {"search": "hard"} if name == "sim hard" else {}
+    model = made(name.split()[0], max_length=7, **kind, **hard)
+    model.catalog = same_group.catalog
+    torch.manual_seed(0)
+    model.network = model._network(20, 0)
+    for parameter in model.network.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    monkeypatch.setattr(ranker, "PAIRS_AT_ONCE", 200)  # some items at a time
+    rng = np.random.default_rng(0)
+    nothing = np.empty((0, model.record_bytes), np.uint8)
+    states: list[np.ndarray] = [nothing] * 4
+    rows: list[list[int]] = [[] for _ in range(4)]
+    items = rng.permutation(20)
+    for count in ([3, 1, 0, 9], [0, 1, 4, 1], [0, 0, 0, 0], [1, 8, 1, 1]):
+        new = [rng.integers(0, 20, n).tolist() for n in count]
+        made_now = model.pack(Sequences.from_lists(new))
+        assert [one.shape for one in made_now] == [(n, model.record_bytes) for n in count]
+        states = [np.concatenate(pair) for pair in zip(states, made_now, strict=True)]
+        rows = [old + more for old, more in zip(rows, new, strict=True)]
+        some = [row for row in range(4) if len(rows[row])]
+        found = model.score_records([states[row] for row in some], items)
+        direct = model.score_items(Sequences.from_lists([rows[row] for row in some]), items)
+        torch.testing.assert_close(found, direct, rtol=1e-5, atol=1e-5)
+        states = [state[-model.window :] for state in states]  # as a store does
 
 
 @every_ranker

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from foretaste.data.batches import query_batches
-from foretaste.data.click_batches import ClickBatch, ClickBatches, click_batches
-from foretaste.data.clicks import ClickTask, Impressions, rating_levels, with_negatives
+from foretaste.data.batches import Batch, query_batches
+from foretaste.data.click_batches import ClickBatches, click_batches
+from foretaste.data.clicks import ClickTask, Impressions, rating_levels
 from foretaste.data.negatives import Negatives
 from foretaste.data.sequences import Sequences, offsets_of
 from foretaste.data.split import Split
 from foretaste.errors import InputError
-from foretaste.metrics import auc, gauc, log_loss, user_clicks
-from foretaste.nn.key_values import penalty_of
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext
+from foretaste.recommenders.core.checkpoint import Origin
+from foretaste.recommenders.core.click_training import (
+    ClickLoss,
+    Clicks,
+    SampledClicks,
+    after_the_first,
+    click_metric_of,
+    click_tensors,
+    log_odds,
+    require_labels,
+)
 from foretaste.recommenders.core.ranker_config import RankerConfig
-from foretaste.recommenders.core.ranker_network import History, RankerNetwork
+from foretaste.recommenders.core.ranker_network import History, Memory, RankerNetwork
 from foretaste.recommenders.core.ranker_starting import SAME, start_ranker
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.results import FitReport
@@ -41,64 +48,6 @@ TOKENS_WHEN_ASKED = 4_096
 
 PAIRS_AT_ONCE = 2_000_000
 """Numbers of the widest layer that are held at a time when scoring (8 MB)."""
-
-
-PRIOR = 5
-"""Impressions that stand for what is not known of an item's own rate of clicks."""
-
-
-class ClickLoss(nn.Module):
-    """The sum of the cross-entropies of clicks."""
-
-    def __init__(self, network: RankerNetwork) -> None:
-        """``network`` gives the logits."""
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: ClickBatch, half: bool) -> Tensor:
-        """A scalar. ``half`` is of no matter: no product is over the catalog."""
-        del half
-        device = self.network.items.weight.device
-        logits = self.network(*_tensors(batch, device))  # [B, C]
-        labels = torch.from_numpy(batch.labels).to(device)
-        asked = torch.from_numpy(batch.index >= 0).to(device)
-        losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
-        loss = (losses * asked).sum()
-        penalty = penalty_of(self.network)
-        return loss if penalty is None else loss + batch.tokens * penalty
-
-
-@dataclass(frozen=True)
-class Clicks:
-    """The impressions of a task as training data."""
-
-    events: Sequences
-    levels: np.ndarray | None
-    impressions: Impressions
-    length: int
-    budget: int
-
-    def batches(self, rng: np.random.Generator) -> ClickBatches:
-        """See ``TrainingData``."""
-        return click_batches(
-            self.events, self.levels, self.impressions, self.length, self.budget, rng
-        )
-
-
-@dataclass(frozen=True)
-class SampledClicks:
-    """Events as clicks, with negatives that are drawn anew for every epoch."""
-
-    events: Sequences
-    clicks: Impressions
-    sampler: Negatives
-    config: RankerConfig
-
-    def batches(self, rng: np.random.Generator) -> ClickBatches:
-        """See ``TrainingData``."""
-        shown, _ = with_negatives(self.clicks, self.sampler, self.config.negatives, rng)
-        budget = self.config.train.batch_tokens
-        return click_batches(self.events, None, shown, self.config.max_length, budget, rng)
 
 
 class Ranker(Recommender):
@@ -183,13 +132,13 @@ class Ranker(Recommender):
                 ``click_metric`` is ``gauc``.
         """
         config: RankerConfig = self.config
-        _refuse_one_label(task, config.click_metric)
+        require_labels(task, config.click_metric)
         self.catalog, self.popularity = task.catalog, task.popularity
         self.rating_values = task.rating_values if task.levels is not None else np.zeros(0, "f4")
 
         def validate() -> float:
             found = self.click_probabilities(task, task.valid)
-            return _click_metric(task.valid, found, config.click_metric)
+            return click_metric_of(task.valid, found, config.click_metric)
 
         budget = config.train.batch_tokens
         data = Clicks(task.events, task.levels, task.train, config.max_length, budget)
@@ -206,7 +155,7 @@ class Ranker(Recommender):
     def _fit(self, split: Split, run: RunContext) -> FitReport:
         config: RankerConfig = self.config
         self.rating_values = np.zeros(0, np.float32)
-        clicks = _after_the_first(split.train)
+        clicks = after_the_first(split.train)
         if not len(clicks):
             raise InputError(
                 "no user has two events in train, so no event has a history to learn from. "
@@ -241,12 +190,11 @@ class Ranker(Recommender):
         self.network = self._network(items, len(self.rating_values))
         trust = shown / np.maximum(shown + config.shrink, 1)
         self.network.trust[:items] = torch.from_numpy(trust)
-        self.network.often.data[:items] = torch.from_numpy(_log_odds(clicked, shown))
+        self.network.often.data[:items] = torch.from_numpy(log_odds(clicked, shown))
         if config.start_from is not None:
             self._start_from(config.start_from, data, run.seed)
-        objective = Objective(
-            ClickLoss(self.network), self.network, validate, config.max_length, items
-        )
+        loss, origin = ClickLoss(self.network), Origin(self.version)
+        objective = Objective(loss, self.network, validate, config.max_length, items, origin)
         train = config.train.model_copy(update={"metric": metric})
         return Trainer(objective, data, train, run).fit()
 
@@ -259,25 +207,75 @@ class Ranker(Recommender):
                 "data."
             )
         batches = cast(ClickBatches, data.batches(np.random.default_rng(seed)))
-        start_ranker(self.network, source.network, batches, _tensors, seed)
+        start_ranker(self.network, source.network, batches, click_tensors, seed)
 
-    def _score(self, histories: Sequences) -> Tensor:
-        return self.score_items(histories, np.arange(len(self.popularity)))
+    @property
+    def record_bytes(self) -> int:
+        """Bytes kept of an event."""
+        return self.network.record_bytes
+
+    @property
+    def window(self) -> int:
+        """Records of a user that can matter; older ones may be dropped."""
+        return self.config.max_length
+
+    @property
+    def readable(self) -> int:
+        """Events of a history that can matter."""
+        return self.config.max_length
 
     @torch.no_grad()
+    def pack(self, events: Sequences) -> list[np.ndarray]:
+        """What is to be kept of events, for each row uint8 ``[n, record_bytes]``.
+
+        A record depends on its event alone: it stays true whatever follows.
+        """
+        items = torch.from_numpy(events.items).to(self.network.items.weight.device)
+        lengths = torch.tensor([events.events], device=items.device)
+        records = self._asked().pack(History(items[None], None, lengths))[0]
+        return np.split(records.cpu().numpy(), events.offsets[1:-1])
+
     def score_items(self, histories: Sequences, items: np.ndarray) -> Tensor:
         """The logits ``[B, n]`` of these item numbers alone; no history may be empty."""
-        network, config = self.network.eval(), self.config
+        network = self._asked()
+        device = network.items.weight.device
+
+        def remember(batch: Batch) -> Memory:
+            read, lengths = torch.from_numpy(batch.items), torch.from_numpy(batch.lengths)
+            return network.remember(History(read.to(device), None, lengths.to(device).long()))
+
+        return self._judged(histories, remember, items)
+
+    def score_records(self, states: Sequence[np.ndarray], items: np.ndarray) -> Tensor:
+        """The logits of ``score_items`` from what is kept alone.
+
+        Args:
+            states: the records of each history (``pack``), oldest first; at least one of each.
+            items: item numbers int ``[n]``.
+        """
+        network = self._asked()
+        device = network.items.weight.device
+        records = torch.from_numpy(np.concatenate(states)).to(device)
+        lengths = np.array([len(state) for state in states], np.int64)
+
+        def recall(batch: Batch) -> Memory:
+            return network.recall(records[torch.from_numpy(batch.items).to(device)])
+
+        places = Sequences(np.arange(len(records), dtype=np.int32), offsets_of(lengths))
+        return self._judged(places, recall, items)
+
+    @torch.no_grad()
+    def _judged(
+        self, histories: Sequences, memory_of: Callable[[Batch], Memory], items: np.ndarray
+    ) -> Tensor:
+        """Logits ``[B, n]``; as many pairs at a time as ``PAIRS_AT_ONCE`` allows."""
+        network, config = self.network, self.config
         device = network.items.weight.device
         asked = torch.from_numpy(items.astype(np.int64)).to(device)
         scores = torch.empty(len(histories), len(asked), device=device)
         for batch in query_batches(histories, config.max_length, TOKENS_WHEN_ASKED):
-            history = History(
-                torch.from_numpy(batch.items).to(device),
-                None,
-                torch.from_numpy(batch.lengths).to(device).long(),
-            )
-            memory, ends = network.remember(history), history.lengths[:, None]
+            memory = memory_of(batch)
+            ends = torch.from_numpy(batch.lengths).to(device).long()[:, None]
             width = max(config.heads * batch.items.shape[1], config.hidden, config.dim)
             block = max(1, PAIRS_AT_ONCE // (len(batch.rows) * width))
             rows = torch.from_numpy(batch.rows).to(device)
@@ -286,18 +284,26 @@ class Ranker(Recommender):
                 scores[rows, first : first + block] = found.float()
         return scores
 
+    def _score(self, histories: Sequences) -> Tensor:
+        return self.score_items(histories, np.arange(len(self.popularity)))
+
     @torch.no_grad()
     def _probabilities(
         self, events: Sequences, levels: np.ndarray | None, asked: Impressions
     ) -> np.ndarray:
-        network, config = self.network.eval(), self.config
+        network, config = self._asked(), self.config
         device = network.items.weight.device
         found = np.empty(len(asked))
         for batch in click_batches(events, levels, asked, config.max_length, TOKENS_WHEN_ASKED):
-            logits = network(*_tensors(batch, device))
+            logits = network(*click_tensors(batch, device))
             real = batch.index >= 0
             found[batch.index[real]] = torch.sigmoid(logits.double()).cpu().numpy()[real]
         return found
+
+    def _asked(self) -> RankerNetwork:
+        if self.network.training:  # asking every module takes as long as judging a few items
+            self.network.eval()
+        return self.network
 
     def _with_levels(
         self,
@@ -335,64 +341,3 @@ class Ranker(Recommender):
             name.removeprefix("network/"): torch.from_numpy(value) for name, value in arrays.items()
         }
         self.network.load_state_dict(state)
-
-
-def _refuse_one_label(task: ClickTask, metric: str) -> None:
-    for name, part in (("train", task.train), ("valid", task.valid)):
-        if len(np.unique(part.labels)) == 1 or (name == "train" and not len(part)):
-            raise InputError(
-                f"the {name} part of the click task has one label only, so there is nothing to "
-                "tell apart. Change its threshold or shares."
-            )
-    if metric == "gauc" and len(task.valid):
-        own = user_clicks(task.valid.labels, np.zeros(len(task.valid)), task.valid.users)
-        if np.isnan(own.auc).all():
-            raise InputError(
-                "no user has both labels in the valid part of the click task, so there is no "
-                'GAUC. Give it a larger share, or set click_metric = "auc".'
-            )
-
-
-def _click_metric(asked: Impressions, found: np.ndarray, metric: str) -> float:
-    """More is better."""
-    if metric == "gauc":
-        return gauc(asked.labels, found, asked.users).value
-    if metric == "log_loss":
-        return -log_loss(asked.labels, found)
-    return auc(asked.labels, found)
-
-
-def _after_the_first(sequences: Sequences) -> Impressions:
-    """Every event but the first of its row, as a click after those before it."""
-    rows = sequences.rows
-    ends = np.arange(sequences.events) - sequences.offsets[:-1][rows]
-    whole = Impressions(
-        rows.astype(np.int32),
-        ends.astype(np.int32),
-        sequences.items,
-        np.ones(sequences.events, bool),
-        np.zeros(sequences.events, np.int64),
-    )
-    return whole.take(ends > 0)
-
-
-def _log_odds(clicked: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """Of a click on each item, less those on any item; both arguments are counts ``[items]``.
-
-    Shrunk by ``PRIOR`` impressions at the common rate, for items that are rarely shown.
-    """
-    common = clicked.sum() / shown.sum()
-    rate = (clicked + PRIOR * common) / (shown + PRIOR)
-    return np.log(rate / (1 - rate)) - np.log(common / (1 - common))
-
-
-def _tensors(batch: ClickBatch, device: torch.device) -> tuple[History, Tensor, Tensor]:
-    """What a network takes: history, candidates, ends."""
-    levels = None if batch.levels is None else torch.from_numpy(batch.levels).to(device).int()
-    history = History(
-        torch.from_numpy(batch.items).to(device),
-        levels,
-        torch.from_numpy(batch.lengths).to(device).long(),
-    )
-    candidates = torch.from_numpy(batch.candidates).to(device)
-    return history, candidates, torch.from_numpy(batch.ends).to(device)
