@@ -3,12 +3,12 @@
     .venv/bin/python benchmarks/store.py
 
 A million users (of Redis 100,000, for time) take a log-normal number of events (median 10, sigma
-1.2, at most 500) in two visits. Their logs are written, then the records of a state with a window
-of 50: those of a full fp32 cache of two layers of width 128 (keys and values, and the item's
-number), and the small ones of CollectiveKV. Everything is read back and compared. A full cache of
-all users does not fit: as many are written as fit the budget. LMDB waits for the disk at every
-commit, of 5,000 users each; Redis is a server of its own on loopback, without persistence. Each
-row is a process of its own.
+1.2, at most 500) in two visits. Their logs are written, then the records of a state: those of the
+SASRec of `collectivekv.py` (two layers of width 128, window 50) with a full fp32 cache, with
+CollectiveKV, and with its pools alone. The records are such a model's own, with weights at random.
+Everything is read back and compared. A full cache of all users does not fit: as many are written as
+fit the budget. LMDB waits for the disk at every commit, of 5,000 users each; Redis is a server of
+its own on loopback, without persistence. Each row is a process of its own.
 """
 
 import argparse
@@ -26,19 +26,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from collectivekv import OWN, SHARED
 from peers.driving import write_table
 
+from foretaste.recommenders.sasrec import SASRecConfig, SASRecNetwork
 from foretaste.serving.stores import Event, StateChange, UserStore, open_store
+from foretaste.serving.stores.base import LOG_RECORD
 from foretaste.serving.stores.lmdb_store import LmdbStore
 
-ITEMS, WINDOW, MOST = 10_000, 50, 500
+ITEMS, WINDOW, MOST = 10_000, SHARED["window"], 500
 MEDIAN, SIGMA = 10, 1.2
 BATCH = 5_000  # users in a call
 # What the second visit makes of the bytes after the first: it brings as many again, LMDB needs free
 # pages to write to, and Redis gives long strings that are appended to twice the room.
 GROWTH = {"lmdb": 2.2, "redis": 6}
-RECORDS = ["full fp32 cache=2052", "CollectiveKV=18", "CollectiveKV=10"]
-LOG = "event log=12"
+CACHES: dict[str, dict[str, Any]] = {
+    "full fp32 cache": {"attention": "full"},
+    "CollectiveKV": {"attention": "collective", "collective": {"user_dim": OWN["sasrec"][0]}},
+    "CollectiveKV, pools alone": {"attention": "collective", "collective": {"user_dim": 0}},
+}
+LOG = "event log"
 
 
 class Batch(NamedTuple):
@@ -49,10 +57,20 @@ class Batch(NamedTuple):
     items: np.ndarray  # [events]
     rng: np.random.Generator
 
-    def records(self, width: int) -> list[np.ndarray]:
-        """Per user a record for each event, uint8 [n, width]. To be called once."""
-        drawn = np.frombuffer(self.rng.bytes(int(self.counts.sum()) * width), np.uint8)
-        return np.split(drawn.reshape(-1, width), np.cumsum(self.counts)[:-1])
+    def records(self, made: np.ndarray) -> list[np.ndarray]:
+        """Per user one of the records ``made`` for each event. To be called once."""
+        drawn = made[self.rng.integers(0, len(made), self.counts.sum())]
+        return np.split(drawn, np.cumsum(self.counts)[:-1])
+
+
+@torch.no_grad()
+def records_of(cache: str) -> np.ndarray:
+    """Records that a model keeps of random histories, uint8 [n, width]."""
+    torch.manual_seed(0)
+    config = SASRecConfig.model_validate({**SHARED, **CACHES[cache]})
+    network = SASRecNetwork(ITEMS, config).eval()
+    state = network.extend(network.start(100), torch.randint(0, ITEMS, (100, WINDOW)))
+    return state.records.flatten(0, 1).numpy()
 
 
 def batches(users: int) -> Iterator[Batch]:
@@ -113,7 +131,7 @@ def read_logs(store: UserStore, users: int) -> float:
 
 
 def write_states(
-    store: UserStore, users: int, width: int, full: Callable[[], bool]
+    store: UserStore, users: int, records: np.ndarray, full: Callable[[], bool]
 ) -> tuple[float, int]:
     """Begin states until ``full()``, then continue them; the seconds, and how many have one."""
     clock, reached = Clock(), 0
@@ -121,12 +139,12 @@ def write_states(
         for batch in batches(users if visit == 0 else reached):
             changes = []
             for user, count, made in zip(
-                batch.users, batch.counts.tolist(), batch.records(width), strict=True
+                batch.users, batch.counts.tolist(), batch.records(records), strict=True
             ):
                 half = count // 2
                 since, until = ((0, half), (half, count))[visit]
-                records, fresh = made[since:until], visit == 0
-                changes.append(StateChange(user, "m", since, until, records, WINDOW, fresh))
+                part, fresh = made[since:until], visit == 0
+                changes.append(StateChange(user, "m", since, until, part, WINDOW, fresh))
             with clock:
                 done = store.extend(changes)
             assert all(done)
@@ -137,14 +155,14 @@ def write_states(
     return clock.seconds, reached
 
 
-def read_states(store: UserStore, users: int, width: int) -> float:
+def read_states(store: UserStore, users: int, records: np.ndarray) -> float:
     """Read the states and compare them; the seconds that the store took."""
     clock = Clock()
     for batch in batches(users):
         with clock:
             answers = store.read(batch.users, "m", WINDOW, 0)
         for (_, state), count, made in zip(
-            answers, batch.counts.tolist(), batch.records(width), strict=True
+            answers, batch.counts.tolist(), batch.records(records), strict=True
         ):
             assert state is not None and state.consumed == count
             assert np.array_equal(state.records, made[-WINDOW:])
@@ -161,7 +179,6 @@ def used_memory(store: UserStore) -> int:
 
 def measure(url: str, kept: str, users: int, budget: int) -> dict[str, Any]:
     """Write one kind of bytes and read it back, in this process."""
-    name, width = kept.rsplit("=", 1)[0], int(kept.rsplit("=", 1)[1])
     data = Path(url.removeprefix("lmdb:")) / "data.mdb"
     with open_store(url, timeout=None if url.startswith("lmdb:") else 60) as store:
         lmdb = isinstance(store, LmdbStore)
@@ -172,13 +189,13 @@ def measure(url: str, kept: str, users: int, budget: int) -> dict[str, Any]:
         before, others = held(), store.pages() if lmdb else None
         if kept == LOG:
             wrote, reached = write_logs(store, users), users
-            read = read_logs(store, users)
+            width, read = LOG_RECORD.itemsize, read_logs(store, users)
         else:
-            growth = GROWTH["lmdb" if lmdb else "redis"]
+            growth, records = GROWTH["lmdb" if lmdb else "redis"], records_of(kept)
             wrote, reached = write_states(
-                store, users, width, lambda: growth * (held() - before) > budget
+                store, users, records, lambda: growth * (held() - before) > budget
             )
-            read = read_states(store, reached, width)
+            width, read = records.shape[1], read_states(store, reached, records)
         if isinstance(store, LmdbStore) and others is not None:
             now = store.pages()
             taken = sum(now) - sum(others)
@@ -189,7 +206,7 @@ def measure(url: str, kept: str, users: int, budget: int) -> dict[str, Any]:
     most = MOST if kept == LOG else WINDOW
     return {
         "store": url.partition(":")[0],
-        "kept": name,
+        "kept": kept,
         "bytes/event": width,
         "users": f"{reached:,}",
         "events/user": f"{np.minimum(counts, most).mean():.1f}",
@@ -212,12 +229,12 @@ def apart(url: str, kept: str, users: int, budget: int) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def lmdb_rows(records: list[str], users: int, budget: int) -> list[dict[str, Any]]:
+def lmdb_rows(caches: list[str], users: int, budget: int) -> list[dict[str, Any]]:
     """The log, then each kind of record beside a copy of it."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         rows = [apart(f"lmdb:{log}", LOG, users, budget)]
-        for kept in records:
+        for kept in caches:
             copy = Path(folder) / "copy"
             shutil.copytree(log, copy)
             rows.append(apart(f"lmdb:{copy}", kept, users, budget))
@@ -225,7 +242,7 @@ def lmdb_rows(records: list[str], users: int, budget: int) -> list[dict[str, Any
         return rows
 
 
-def redis_rows(records: list[str], users: int, budget: int) -> list[dict[str, Any]]:
+def redis_rows(caches: list[str], users: int, budget: int) -> list[dict[str, Any]]:
     """The log, then each kind of record after the one before was swept away."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -237,7 +254,7 @@ def redis_rows(records: list[str], users: int, budget: int) -> list[dict[str, An
                 time.sleep(1)
                 url = f"redis://127.0.0.1:{port}/0"
                 rows = [apart(url, LOG, users, budget)]
-                for kept in records:
+                for kept in caches:
                     rows.append(apart(url, kept, users, budget))
                     with open_store(url, timeout=60) as store:
                         store.sweep([])
@@ -251,11 +268,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=1_000_000, help="of LMDB")
     parser.add_argument("--redis-users", type=int, default=100_000, help="of Redis")
-    parser.add_argument("--records", nargs="+", default=RECORDS, help="NAME=BYTES")
+    parser.add_argument("--caches", nargs="+", choices=list(CACHES), default=list(CACHES))
     parser.add_argument("--stores", nargs="+", default=["lmdb", "redis"])
     parser.add_argument("--budget", type=int, default=6_000_000_000, help="bytes on disk of LMDB")
     parser.add_argument("--memory", type=int, default=3_000_000_000, help="bytes of Redis")
-    parser.add_argument("--row", nargs=2, metavar=("URL", "RECORD"), help="measure in this process")
+    parser.add_argument("--row", nargs=2, metavar=("URL", "CACHE"), help="measure in this process")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
     if args.row:
@@ -267,7 +284,7 @@ def main() -> None:
     for kind in args.stores:
         lmdb = kind == "lmdb"
         users, budget = (args.users, args.budget) if lmdb else (args.redis_users, args.memory)
-        log, first, *others = makers[kind](args.records, users, budget)
+        log, first, *others = makers[kind](args.caches, users, budget)
         whole = first["held/user, bytes"]
         compared = {f"of {first['kept']}": "100%"}
         rows += [log | dict.fromkeys(compared, ""), first | compared]
