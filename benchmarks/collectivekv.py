@@ -143,12 +143,13 @@ def measure(model: str, source: Path, prepared: Split, arm: Arm, seed: int, star
         part for part in recommender.network.modules() if isinstance(part, CollectiveKeyValues)
     ]
     if collective and collective[0].pool is not None:
-        for part in collective:
-            part.gated = True
-        gated = rank_queries(recommender, prepared.test, ["ndcg@10"])
-        found["gated"] = float(gated.metrics["ndcg@10"].mean())
-        for part in collective:
-            part.gated = False
+        if collective[0].config.train_router:
+            for part in collective:
+                part.gated = True
+            gated = rank_queries(recommender, prepared.test, ["ndcg@10"])
+            found["gated"] = float(gated.metrics["ndcg@10"].mean())
+            for part in collective:
+                part.gated = False
         found["entropy"] = pool_entropy(recommender, prepared.test.histories)
         pools = [part.pool for part in collective if part.pool is not None]
         found["pool_bytes"] = sum(4 * pool.numel() for pool in pools)

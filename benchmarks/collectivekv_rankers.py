@@ -115,11 +115,12 @@ def measure(model: str, source: Source, arm: Arm, seed: int) -> dict[str, Any]:
     found |= cache_facts(ranker, task)
     key_values = ranker.network.key_values
     if isinstance(key_values, CollectiveKeyValues) and key_values.pool is not None:
-        key_values.gated = True
-        gated = ranker.click_probabilities(task, task.test)
-        found["gated"] = auc(task.test.labels, gated)
-        found["gated_gap"] = float(np.abs(gated - found["test"]).mean())
-        key_values.gated = False
+        if key_values.config.train_router:
+            key_values.gated = True
+            gated = ranker.click_probabilities(task, task.test)
+            found["gated"] = auc(task.test.labels, gated)
+            found["gated_gap"] = float(np.abs(gated - found["test"]).mean())
+            key_values.gated = False
         found["entropy"] = pool_entropy(ranker, task)
         found["pool_bytes"] = 4 * key_values.pool.numel()
     return found
