@@ -19,11 +19,21 @@ from foretaste.errors import InputError
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.federated.core.checkpoint import CHECKPOINT
 from foretaste.federated.core.messages import PROTOCOL, Order, Reply
+from foretaste.federated.core.server import Server
 from foretaste.federated.engines.deployment import write_app
-from foretaste.federated.engines.flower import _delivery, from_records, problem, size_of, to_records
+from foretaste.federated.engines.flower import (
+    FlowerFleet,
+    _delivery,
+    from_records,
+    problem,
+    size_of,
+    to_records,
+)
 from foretaste.federated.plan import Plan
 from foretaste.federated.running import federate, prepare
 from foretaste.storage import read_arrays
+
+from .rings import method_of, nodes_of, ring
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -49,14 +59,11 @@ def log(tmp_path) -> Path:
 
 def plan_of(log: Path, engine: str, **federated) -> Plan:
     own = {"rounds": 2, "clients": 0.8, "evaluate_every": 2, "wait": 90, "engine": engine}
-    own |= {"local": {"epochs": 2, "negatives": 4}, "client_evaluation": True}
-    return Plan.build(
-        {
-            "data": {"source": str(log)},
-            "model": {"name": "sasrec", "dim": 8, "max_length": 6, "window": 4},
-            "federated": own | federated,
-        }
-    )
+    own |= {"local": {"epochs": 2, "negatives": 4}, "client_evaluation": True} | federated
+    model = {"name": "sasrec", "dim": 8, "max_length": 6, "window": 4}
+    if own.get("method") == "rqfedrec":
+        model = {"name": "als", "factors": 8}
+    return Plan.build({"data": {"source": str(log)}, "model": model, "federated": own})
 
 
 def test_messages_pass_as_records_of_flower():
@@ -176,6 +183,62 @@ def test_why_a_device_broke_stays_on_the_device_too(tmp_path, caplog, monkeypatc
     assert "in broken" in caplog.text  # where it broke
 
 
+class Grid:
+    """Flower's way to nodes, which are in this process; some are silent."""
+
+    def __init__(self, nodes, silent=()) -> None:
+        self.nodes, self.silent = dict(enumerate(nodes, 1)), silent
+
+    def get_node_ids(self):
+        return list(self.nodes)
+
+    def send_and_receive(self, messages, *, timeout):
+        self.timeout = timeout
+        for one in messages:
+            number, kind = one.dst_node_id, one.message_type
+            if number not in self.silent:
+                reply = self.nodes[number].answer(from_records(one.content, kind, "node"))
+                about = SimpleNamespace(src_node_id=number)
+                content = to_records(reply)
+                yield SimpleNamespace(metadata=about, content=content, has_error=lambda: False)
+
+
+@pytest.fixture
+def no_app(monkeypatch) -> None:
+    """Flower makes messages in a running app alone."""
+    monkeypatch.setattr("flwr.app.Message", SimpleNamespace)
+
+
+def over_flower(nodes: int, silent: tuple[int, ...] = (), **config) -> tuple[Grid, Server]:
+    """A server over a grid, of 2 users a node."""
+    local = {"epochs": 1, "negatives": 4}
+    method = method_of(clients=1.0, rounds=1, local=local, wait=7, **config)
+    grid = Grid(nodes_of(method, ring(2 * nodes), nodes), silent)
+    fleet = FlowerFleet(grid, expected=0, wait=7)  # type: ignore[arg-type]
+    return grid, Server(method, fleet, clients=2 * nodes)
+
+
+@pytest.mark.usefixtures("no_app")
+def test_nodes_that_do_not_answer_in_time_are_left_out():
+    grid, server = over_flower(3, silent=(2,))
+    done = server.step()
+    assert (done.users, done.nodes, grid.timeout) == (4, 2, 7)
+    assert done.problems == {"node 2: no answer within 7 seconds": 1}
+    assert done.wire_down == pytest.approx(3 * done.down)  # it was sent to all of them
+    grid, server = over_flower(2, silent=(1, 2), retries=1)
+    with pytest.raises(InputError, match=r"0 clients of 0 nodes.*node 2: no answer within 7 sec"):
+        server.step()
+
+
+@pytest.mark.usefixtures("no_app")
+def test_late_nodes_are_left_out_over_flower_too():
+    _, server = over_flower(20, faults={"late": 0.4})
+    done = server.step()
+    assert 4 < done.nodes < 18
+    assert done.problems == {"too late": 20 - done.nodes}
+    assert done.users == 2 * done.nodes
+
+
 def same_as_local(run: RunFolder, log: Path, folder: Path, **federated) -> None:
     here = federate(plan_of(log, "local", **federated), folder)
     one, other = (read_arrays(of.path / CHECKPOINT) for of in (run, here))
@@ -192,11 +255,22 @@ def same_as_local(run: RunFolder, log: Path, folder: Path, **federated) -> None:
 
 
 @pytest.mark.slow
-def test_the_simulation_of_flower_gives_the_same(log, tmp_path):
-    run = federate(plan_of(log, "simulation"), tmp_path / "simulated")
+@pytest.mark.parametrize(
+    "federated",
+    [
+        {"method": "fedavg"},
+        {"method": "lumos", "contrast": 0.5, "views": {"kind": "received", "more": 2}},
+        # Codes are kept at nodes and come anew after each round; heads stay with users.
+        {"method": "rqfedrec", "semantic": "random", "semantic_size": 4, "collaborative_size": 4}
+        | {"refresh": 1, "first_mix": 0.5, "sketch": 8},
+    ],
+    ids=lambda federated: federated["method"],
+)
+def test_the_simulation_of_flower_gives_the_same(log, tmp_path, federated):
+    run = federate(plan_of(log, "simulation", **federated), tmp_path / "simulated")
     assert run.record["federation"]["engine"] == "simulation"
     assert run.finished
-    same_as_local(run, log, tmp_path / "here")
+    same_as_local(run, log, tmp_path / "here", **federated)
 
 
 @pytest.mark.slow

@@ -13,7 +13,11 @@ from foretaste.federated.core.boundary import Arrays, Declared, check
 from foretaste.federated.core.fleet import Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply, check_protocol
 from foretaste.federated.core.plausible import check_counts
+from foretaste.federated.core.randomness import uniform, user_keys
 from foretaste.federated.core.rounding import from_bytes
+
+LATE = 21
+"""Place of the hash by which nodes are late."""
 
 
 class Asking:
@@ -59,6 +63,8 @@ class Asking:
             order = orders[one.node]
             try:
                 if one.reply is not None:
+                    if is_late(one.node, order.round, self.config.faults.late):
+                        raise InputError("too late")
                     place = f"{one.node}, round {order.round}"
                     check_protocol(one.reply, place)
                     if (one.reply.kind, one.reply.round) != (order.kind, order.round):
@@ -87,6 +93,11 @@ class Asking:
         sums = from_bytes(reply.arrays, up)
         check(sums, up, place)
         return reply._replace(arrays={**reply.arrays, **sums})
+
+
+def is_late(node: str, round: int, odds: float) -> bool:
+    """Whether a node is late in a round, by chance; for tests of stragglers."""
+    return bool(odds) and bool(uniform(user_keys([node]), round, LATE)[0] < odds)
 
 
 def _fingerprint(array: np.ndarray) -> str:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from foretaste.errors import InputError
 from foretaste.federated.core.messages import Order, Reply, decode, encode
 from foretaste.federated.core.node import Node
-from foretaste.federated.core.randomness import uniform, user_keys
 
-LATE = 21
+POLL = 0.5
+"""Seconds between looks for nodes."""
 LOGGER = logging.getLogger(__name__)
 
 
@@ -65,7 +65,7 @@ class LocalFleet(Fleet):
         return list(self._nodes)
 
     def ask(self, orders: Mapping[str, Order], wait: float) -> Iterator[Delivery]:
-        """As of ``Fleet``; nothing is ever late but by ``faults.late``."""
+        """As of ``Fleet``; nothing is ever late."""
         del wait
         sent: dict[int, bytes] = {}
         for name, order in orders.items():
@@ -82,8 +82,6 @@ class LocalFleet(Fleet):
             order = decode(content, node.name)
             assert isinstance(order, Order)
             answer = encode(node.answer(order))
-            if is_late(node.name, round, node.config.faults.late):
-                return Delivery(node.name, None, "too late", len(content), len(answer))
             reply = decode(answer, node.name)
             assert isinstance(reply, Reply)
         except InputError as error:
@@ -93,8 +91,3 @@ class LocalFleet(Fleet):
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             return Delivery(node.name, None, f"{node.name}, round {round}: {said}", len(content))
         return Delivery(node.name, reply, "", len(content), len(answer))
-
-
-def is_late(node: str, round: int, odds: float) -> bool:
-    """Whether a node is late in a round, by chance; for tests of stragglers."""
-    return bool(odds) and bool(uniform(user_keys([node]), round, LATE)[0] < odds)
