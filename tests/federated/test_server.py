@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from foretaste.errors import InputError
+from foretaste.federated.core import server as server_module
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.checkpoint import CHECKPOINT
 from foretaste.federated.core.config import ServerConfig
@@ -149,7 +152,7 @@ def test_all_clients_gone_is_told_and_nothing_is_lost(tmp_path):
         def nodes(self):
             return []
 
-    method = method_of(clients=1.0, rounds=3, local=LOCAL)
+    method = method_of(clients=1.0, rounds=3, local=LOCAL, wait=0.1)
     with pytest.raises(InputError, match=r"round 1: 0 clients.*nothing to go on from\.$"):
         Server(method, Empty([]), clients=10, folder=tmp_path).step()
     server_of(method, ring(10), folder=tmp_path).step()
@@ -159,6 +162,32 @@ def test_all_clients_gone_is_told_and_nothing_is_lost(tmp_path):
     back = server_of(method, ring(10), folder=tmp_path)
     assert back.now.next_round == 2
     assert len(back.run().curve) == 3
+
+
+def test_a_round_waits_for_a_node_to_be_there(monkeypatch):
+    """Looks for nodes cost no retries."""
+    monkeypatch.setattr(server_module, "POLL", 0.01)
+
+    class Slow(LocalFleet):
+        looks = 0
+
+        def nodes(self):
+            self.looks += 1
+            return super().nodes() if self.looks > 9 else []
+
+    method = method_of(clients=1.0, rounds=1, local=LOCAL, wait=20.0, retries=0)
+    fleet = Slow(nodes_of(method, ring(10), 2))
+    assert Server(method, fleet, clients=10).step().users == 10
+
+    class Empty(LocalFleet):
+        def nodes(self):
+            return []
+
+    method = method_of(clients=1.0, rounds=1, local=LOCAL, wait=0.5, retries=3)
+    begin = time.monotonic()
+    with pytest.raises(InputError, match="0 clients of 0 nodes"):
+        Server(method, Empty([]), clients=10).step()
+    assert 0.5 <= time.monotonic() - begin < 1.5
 
 
 def test_a_node_that_comes_back_takes_part():

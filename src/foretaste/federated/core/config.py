@@ -168,7 +168,8 @@ class FederatedConfig(Part):
         min_clients: replies, in users, that a round needs; with fewer it is asked again.
         min_users: of a node who must take part (or be measured), or its reply is of nobody: a sum
             over one user is that user's own update.
-        wait: seconds that a round waits for replies; what comes later is thrown away.
+        wait: seconds that a round waits for replies; what comes later is thrown away. So long it
+            waits for a node, too, when none is there.
         retries: times that a round is asked again before the federation stops.
         weighting: ``uniform`` gives every user of a round one vote, ``events`` as many as it has
             events to predict.
@@ -176,7 +177,8 @@ class FederatedConfig(Part):
         evaluate_every: rounds between evaluations.
         evaluate_queries: validation queries used, a fixed random part when there are more.
         client_evaluation: nodes measure on their own users' newest event too, and send sums.
-        metric: validation metric that chooses the best round.
+        metric: validation metric that chooses the best round; of the clients where the server
+            has no validation data.
         upload: how numbers go up: ``float32``, or ``int8``, a byte each and a step for every row,
             rounded by chance where a message leaves its node.
         memory: MB that copies of networks may take on a node.

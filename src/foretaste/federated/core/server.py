@@ -22,7 +22,7 @@ from foretaste.federated.core.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from foretaste.federated.core.fleet import Delivery, Fleet
+from foretaste.federated.core.fleet import POLL, Delivery, Fleet
 from foretaste.federated.core.messages import PROTOCOL, Kind, Order, Reply
 from foretaste.federated.core.node_secret import OWNER_ONLY
 from foretaste.federated.core.plausible import finite, without_a_crowd
@@ -56,8 +56,9 @@ class Server:
     from its last whole round. A round counts when at least ``min_clients`` users took part; nodes
     that failed are asked again up to ``retries`` times; replies that are late, damaged, of another
     protocol or not as declared are left out. If all nodes answered and still too few users took
-    part (sampling is by chance), the state stays as it is and the next round begins. With
-    ``secure.on`` sums are those of groups of nodes, and a node's own are never seen.
+    part (sampling is by chance), the state stays as it is and the next round begins. When no node
+    is there, the server waits for one up to ``wait`` seconds before it stops. With ``secure.on``
+    sums are those of groups of nodes, and a node's own are never seen.
     """
 
     def __init__(
@@ -170,8 +171,8 @@ class Server:
         failed: list[Delivery] = []
         sums: dict[str, Reply] = {}
         for attempt in range(self.config.retries + 1):
-            nodes = [name for name in self.fleet.nodes() if name not in answered]
-            found = self._collect(number, nodes)
+            there = self._there()
+            found = self._collect(number, [name for name in there if name not in answered])
             sums |= found.sums
             answered |= {one.node: one for one in found.deliveries if one.reply is not None}
             failed += self._left_out(number, found.deliveries)
@@ -179,10 +180,17 @@ class Server:
             waiting = [name for name in self.fleet.nodes() if name not in answered]
             if answered and (users >= self.config.min_clients or not waiting):
                 break
-            if attempt == self.config.retries:
+            if not there or attempt == self.config.retries:
                 raise InputError(self._gone(number, len(answered), users, failed))
         ordered = [answered[name] for name in sorted(answered)]
         return [*ordered, *failed], [sums[name] for name in sorted(sums)]
+
+    def _there(self) -> Sequence[str]:
+        """The nodes; when there are none, those that come within ``wait`` seconds."""
+        end = time.monotonic() + self.config.wait
+        while not (nodes := self.fleet.nodes()) and time.monotonic() < end:
+            time.sleep(POLL)
+        return nodes
 
     def _left_out(self, number: int, deliveries: list[Delivery]) -> list[Delivery]:
         """Those without a reply, which are logged."""

@@ -160,7 +160,8 @@ def _watch(
     """Until the last round is done, the server stopped, or nothing has happened for too long."""
     config = plan.config
     exchanges = len(EXCHANGES) if config.secure.on else 1
-    patience = config.wait * exchanges * (config.retries + 1) + START
+    waits = (1 + exchanges) * (config.retries + 1) + 1  # for nodes, their replies, and figures
+    patience = config.wait * waits + START
     begin, seen = time.monotonic(), -1
     with progress.task("federating", config.rounds) as task:
         while True:

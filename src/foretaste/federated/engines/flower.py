@@ -10,7 +10,7 @@ import numpy as np
 
 from foretaste.errors import InputError, MissingExtraError
 from foretaste.federated.core.boundary import Arrays, Refused
-from foretaste.federated.core.fleet import Delivery, Fleet
+from foretaste.federated.core.fleet import POLL, Delivery, Fleet
 from foretaste.federated.core.messages import Kind, Order, Reply
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 ARRAYS, NUMBERS, ABOUT, PROBLEM = "arrays", "numbers", "about", "problem"
-POLL = 0.5
-"""Seconds between looks for nodes."""
 LONGEST = 300
 """Characters of a node's reason that are kept."""
 
