@@ -78,6 +78,20 @@ def test_one_event_or_a_list_with_seconds_or_milliseconds(server):
     assert "i05" not in [line["item_id"] for line in answer["items"]]
 
 
+def test_a_history_may_tell_its_times(server):
+    """In seconds or milliseconds, as events do; the list is that of the same events in the log."""
+    events = [("i03", BEGIN), ("i11", BEGIN + HOUR), ("i20", BEGIN + 5_000 * HOUR)]
+    server.log_events(*(("timed", item, at) for item, at in events))
+    logged = server.recommend(user_id="timed", run="hstu")
+    for unit in (1, 1_000):
+        history = [{"item_id": item, "timestamp": at / unit} for item, at in events]
+        answer = server.recommend(history=history, run="hstu")
+        assert answer["source"] == "history"
+        scores = [line["score"] for line in answer["items"]]
+        expected = [line["score"] for line in logged["items"]]
+        assert scores == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
 def test_times_are_told_by_their_size():
     from foretaste.serving.schemas import NewEvent
 

@@ -44,6 +44,49 @@ def test_by_history(name: str, run: ServedRun, history: list[str]):
 
 
 @every_model
+def test_by_history_with_times(name: str, run: ServedRun):
+    engine = Engine([run], open_store("memory"))
+    history = ["i03", "i01", "nope", "i17", "i00"]
+    times = [BEGIN, BEGIN + 1, BEGIN + 7 * HOUR, BEGIN + 500 * HOUR, BEGIN + 9_000 * HOUR]
+    wanted = history_of(run.recommender, history, times)
+    for candidates in (None, ("i02", "i09", "i03")):
+        question = Question(
+            name, history=tuple(history), times=tuple(times), k=7, candidates=candidates
+        )
+        answer = engine.recommend(question)
+        [expected] = run.recommender.recommend(wanted, 7, candidates=candidates)
+        assert [line.item_id for line in answer.items] == [line.item_id for line in expected]
+        np.testing.assert_allclose(
+            [line.score for line in answer.items],
+            [line.score for line in expected],
+            rtol=1e-4,
+            atol=1e-5,
+        )
+        assert answer.unknown == ["nope"]
+
+
+def test_times_of_a_history_make_it_equal_to_the_log(tmp_path, run_folder):
+    """Also when the store is down: HSTU reads times."""
+    hstu = load_run("hstu", run_folder("hstu"))
+    store = open_store(f"lmdb:{tmp_path / 'store'}")
+    items = ("i01", "i02", "i05")
+    times = (BEGIN, BEGIN + HOUR, BEGIN + 4_000 * HOUR)
+    store.append([Event("ann", item, at) for item, at in zip(items, times, strict=True)])
+    engine = Engine([hstu], store)
+    logged = engine.recommend(Question("hstu", user="ann"))
+
+    def scores(**more) -> list[float]:
+        return [line.score for line in engine.recommend(Question("hstu", **more)).items]
+
+    expected = pytest.approx([line.score for line in logged.items], rel=1e-4, abs=1e-5)
+    assert scores(history=items, times=times) == expected
+    assert scores(history=items) != expected
+    store.close()
+    assert scores(user="ann", history=items, times=times) == expected
+    engine.store.close()
+
+
+@every_model
 def test_candidates_of_a_history(name: str, run: ServedRun):
     engine = Engine([run], open_store("memory"))
     for history in ([], ["i03"], ["i03", "i01", "nope", "i17"]):

@@ -151,10 +151,12 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         """The best items for a user or a history."""
         begin = time.perf_counter()
         run = service.engine.run(ask.run).name
+        history, times = ask.past()
         question = Question(
             run=run,
             user=ask.user_id,
-            history=tuple(ask.history or ()),
+            history=history,
+            times=times,
             k=ask.k,
             exclude_seen=ask.exclude_seen,
             candidates=None if ask.candidates is None else tuple(ask.candidates),

@@ -24,7 +24,7 @@ class Case:
     Attributes:
         question: what was asked.
         items: int32 ``[n]``, the known items of the history, oldest first.
-        times: int64 ``[n]`` milliseconds; None for a history of the request.
+        times: int64 ``[n]`` milliseconds; None for a history of the request without them.
         unknown: ids that the catalog does not hold.
         candidates: item numbers that may be in the list, int64; None means all.
         log: what was read of the user; None for a history of the request.
@@ -112,7 +112,8 @@ class Histories:
         numbers = self._run.catalog.numbers(list(question.history)).astype(np.int32)
         known = numbers >= 0
         unknown = [question.history[place] for place in np.flatnonzero(~known)]
-        return Case(question, numbers[known], None, list(dict.fromkeys(unknown)))
+        times = None if question.times is None else np.array(question.times, np.int64)[known]
+        return Case(question, numbers[known], times, list(dict.fromkeys(unknown)))
 
     def _number_candidates(self, case: Case) -> None:
         candidates = case.question.candidates

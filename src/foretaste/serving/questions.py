@@ -19,6 +19,7 @@ class Question:
         user: whose log is the history; None when there is no user.
         history: item ids, oldest first; the history when there is no user, nothing in the log, or
             the store is down.
+        times: of ``history``, in milliseconds since 1970; None when they are not told.
         k: length of the list.
         exclude_seen: leave out items of the history.
         candidates: item ids that may be in the list; None means all.
@@ -28,6 +29,7 @@ class Question:
     run: str
     user: str | None = None
     history: tuple[str, ...] = ()
+    times: tuple[int, ...] | None = None
     k: int = 10
     exclude_seen: bool = True
     candidates: tuple[str, ...] | None = None

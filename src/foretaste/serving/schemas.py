@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    Tag,
 )
 
 from foretaste.serving.limits import (
@@ -49,6 +50,11 @@ ItemId = Annotated[
     str, StringConstraints(min_length=1, max_length=ID_BYTES), AfterValidator(_short)
 ]
 RunName = Annotated[str, StringConstraints(max_length=ID_BYTES)]
+Moment = Annotated[float, Field(ge=0, le=LAST_MILLISECOND)]
+
+
+def _milliseconds(moment: float) -> int:
+    return round(moment * (1_000 if moment < SECONDS_BELOW else 1))
 
 
 class NewEvent(Strict):
@@ -57,19 +63,15 @@ class NewEvent(Strict):
     user_id: UserId
     item_id: ItemId
     timestamp: Annotated[
-        float | None,
+        Moment | None,
         Field(
-            ge=0,
-            le=LAST_MILLISECOND,
-            description="Seconds or milliseconds since 1970, told by their size. Now by default.",
+            description="Seconds or milliseconds since 1970, told by their size. Now by default."
         ),
     ] = None
 
     def milliseconds(self, now: int) -> int:
         """When, in milliseconds since 1970."""
-        if self.timestamp is None:
-            return now
-        return round(self.timestamp * (1_000 if self.timestamp < SECONDS_BELOW else 1))
+        return now if self.timestamp is None else _milliseconds(self.timestamp)
 
 
 NewEvents = NewEvent | Annotated[list[NewEvent], Field(min_length=1, max_length=EVENTS_AT_ONCE)]
@@ -83,6 +85,19 @@ class Logged(Strict):
     ms: float = Field(description="Milliseconds in the server.")
 
 
+class PastEvent(Strict):
+    """Somebody chose an item."""
+
+    item_id: ItemId
+    timestamp: Annotated[
+        Moment, Field(description="Seconds or milliseconds since 1970, told by their size.")
+    ]
+
+
+Ids = Annotated[list[ItemId], Field(max_length=MOST_EVENTS), Tag("ids")]
+PastEvents = Annotated[list[PastEvent], Field(max_length=MOST_EVENTS), Tag("events")]
+
+
 class Ask(Strict):
     """Who asks, and for what. Without user and history the list holds what is popular."""
 
@@ -90,11 +105,11 @@ class Ask(Strict):
         UserId | None, Field(description="The history is what the log holds of this user.")
     ] = None
     history: Annotated[
-        list[ItemId] | None,
+        Ids | PastEvents | None,
         Field(
-            max_length=MOST_EVENTS,
-            description="Item ids, oldest first. With user_id: used when the log holds nothing "
-            "of the user or cannot be read.",
+            union_mode="left_to_right",
+            description="Item ids, or events with their times, oldest first. With user_id: used "
+            "when the log holds nothing of the user or cannot be read.",
         ),
     ] = None
     k: Annotated[
@@ -113,6 +128,17 @@ class Ask(Strict):
     ] = None
     explain: Annotated[bool, Field(description="Say which events the list leans on.")] = False
     run: Annotated[RunName | None, Field(description="A name of /v1/runs.")] = None
+
+    def past(self) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
+        """The item ids of the history, and their times in milliseconds where they are told."""
+        ids, times = [], []
+        for one in self.history or []:
+            if isinstance(one, PastEvent):
+                ids.append(one.item_id)
+                times.append(_milliseconds(one.timestamp))
+            else:
+                ids.append(one)
+        return tuple(ids), tuple(times) or None
 
 
 class ListedItem(Strict):

@@ -15,7 +15,9 @@ export class Trying {
   }
 
   add(item) {
-    this.titles.push({ item_id: item.item_id, title: item.title });
+    const last = this.titles.at(-1)?.timestamp ?? 0;
+    const timestamp = Math.max(Date.now(), last + 1);
+    this.titles.push({ item_id: item.item_id, title: item.title, timestamp });
   }
 
   remove(itemId) {
@@ -24,7 +26,8 @@ export class Trying {
 
   /** What a request says about who asks. */
   question() {
-    return { history: this.titles.slice(-MOST).map((title) => title.item_id) };
+    const last = this.titles.slice(-MOST);
+    return { history: last.map(({ item_id, timestamp }) => ({ item_id, timestamp })) };
   }
 
   /** Tell the service what it has to know before it is asked: nothing. */
@@ -80,9 +83,8 @@ export class User extends Trying {
   }
 
   add(item) {
-    const last = this.titles.at(-1)?.timestamp ?? 0;
-    const timestamp = Math.max(Date.now(), last + 1);
-    this.titles.push({ item_id: item.item_id, title: item.title, timestamp, sent: false });
+    super.add(item);
+    this.titles.at(-1).sent = false;
     this.save();
   }
 
