@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foretaste.data.click_leakage import check_clicks
 from foretaste.data.clicks import (
     ClickTask,
     Impressions,
-    click_leaks,
     rated_clicks,
     rating_levels,
     sampled_clicks,
@@ -42,6 +42,10 @@ def rated(rows: list[Rated], *, has_time: bool = True) -> Dataset:
 
 def unrated(rows: list[Rated]) -> Dataset:
     return Dataset.from_interactions(interactions([row[:3] for row in rows]))
+
+
+def click_leaks(task: ClickTask) -> tuple[str, ...]:
+    return tuple(found.message for found in check_clicks(task, "user-time").leaks)
 
 
 def shown(task: ClickTask, part: Impressions) -> list[tuple[str, str | None, bool, str]]:
@@ -275,6 +279,17 @@ def test_one_wrong_history_among_many_is_caught():
     assert click_leaks(planted(task, "valid", ends=ends)) == (
         "valid: 1 histories reach the impression or beyond",
     )
+
+
+def test_what_makes_figures_optimistic_is_told():
+    dataset = rated(LOG)
+    by_user = check_clicks(rated_clicks(dataset, **SHARES), "user-time", dataset=dataset)
+    assert [(one.name, one.severity) for one in by_user.findings] == [("user-time", "warning")]
+    task = rated_clicks(dataset, kind="global-time", **SHARES)
+    assert check_clicks(task, "global-time", dataset=dataset).clean
+    cored = replace(dataset, k_core=5)
+    (found,) = check_clicks(task, "global-time", dataset=cored).findings
+    assert found.name == "k-core before the cut"
 
 
 def test_fingerprints_tell_tasks_apart():

@@ -233,37 +233,6 @@ def rating_levels(ratings: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(ratings), 0, place).astype(np.int8)
 
 
-def click_leaks(task: ClickTask) -> tuple[str, ...]:
-    """What an impression can see of itself or of its future, one line for each kind of leak.
-
-    Looks at every impression: its history must lie before it in time, and no click of valid or
-    test may be learnt from. ``rated_clicks`` and ``sampled_clicks`` give tasks without any.
-    """
-    found = []
-    for name, part in (("train", task.train), ("valid", task.valid), ("test", task.test)):
-        outside = (part.ends < 0) | (part.ends > task.events.lengths[part.users])
-        if outside.any():
-            found.append(f"{name}: {int(outside.sum()):,} histories end outside the user's events")
-            continue
-        assert task.events.times is not None
-        some = part.ends > 0
-        last = task.events.offsets[part.users[some]] + part.ends[some] - 1
-        late = task.events.times[last] >= part.times[some]
-        if late.any():
-            found.append(f"{name}: {int(late.sum()):,} histories reach the impression or beyond")
-    learnt = _clicks(task.train)
-    for name, part in (("valid", task.valid), ("test", task.test)):
-        both = _clicks(part).join(learnt, on=["user", "item", "time"], how="semi").height
-        if both:
-            found.append(f"{name}: {both:,} clicks are in train as well")
-    return tuple(found)
-
-
-def _clicks(part: Impressions) -> pl.DataFrame:
-    some = part.take(part.labels & (part.items >= 0))
-    return pl.DataFrame({"user": some.users, "item": some.items, "time": some.times})
-
-
 @dataclass(frozen=True)
 class _Parts:
     """Which events are asked for, bool ``[events]`` each."""

@@ -144,13 +144,18 @@ def _protocol(split: Split, dataset: Dataset | None) -> list[Finding]:
     if split.kind == "leave-last-out":
         message = "training data of some users is later than test data of others"
         found.append(Finding("leave-last-out", "warning", len(split.test), message))
-    if dataset is not None and dataset.k_core > 1:
-        message = (
-            f"the {dataset.k_core}-core was computed on the whole log, so the future chose who "
-            "is in it; split.min_item_count counts on train alone"
-        )
-        found.append(Finding("k-core before the cut", "warning", dataset.k_core, message))
-    return found
+    return found if dataset is None else found + whole_log_core(dataset)
+
+
+def whole_log_core(dataset: Dataset) -> list[Finding]:
+    """The warning that a k-core has looked at the future."""
+    if dataset.k_core <= 1:
+        return []
+    message = (
+        f"the {dataset.k_core}-core was computed on the whole log, so the future chose who "
+        "is in it; split.min_item_count counts on train alone"
+    )
+    return [Finding("k-core before the cut", "warning", dataset.k_core, message)]
 
 
 def _popularity(split: Split, popularity: np.ndarray) -> list[Finding]:
