@@ -241,10 +241,12 @@ def test_late_nodes_are_left_out_over_flower_too():
 
 def same_as_local(run: RunFolder, log: Path, folder: Path, **federated) -> None:
     here = federate(plan_of(log, "local", **federated), folder)
-    one, other = (read_arrays(of.path / CHECKPOINT) for of in (run, here))
-    assert one.keys() == other.keys()
-    for name, array in one.items():  # Flower numbers nodes as it likes: another order of sums
-        np.testing.assert_allclose(array, other[name], atol=1e-5, err_msg=name)
+    files = [here.path / CHECKPOINT, *here.path.glob("nodes/*/personal-*.safetensors")]
+    for file in files:
+        one, other = read_arrays(file), read_arrays(run.path / file.relative_to(here.path))
+        assert one.keys() == other.keys()
+        for name, array in one.items():  # Flower numbers nodes as it likes: another order of sums
+            np.testing.assert_allclose(array, other[name], atol=1e-5, err_msg=name)
     rounds = [of.record["federation"]["rounds"] for of in (run, here)]
     for mine, theirs in zip(*rounds, strict=True):
         assert mine["users"] == theirs["users"]
