@@ -139,6 +139,13 @@ def test_more_codes_than_items_are_said(name: str, ordinary: Split):
 
 
 @every
+def test_a_beam_beyond_the_catalog_is_said(name: str, cyclic: Split):
+    with pytest.raises(InputError, match=f"{name}: beams = 13 is more than the catalog's 12 items"):
+        generator(name, beams=13).fit(cyclic)
+    assert len(fitted(name, cyclic, beams=30).recommend([["i0001"]], 5)[0]) == 5  # the default
+
+
+@every
 def test_heads_must_divide(name: str):
     with pytest.raises(InputError, match="dim = 10 must be a multiple of heads = 4"):
         generator(name, dim=10, heads=4)

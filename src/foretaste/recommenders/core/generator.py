@@ -176,6 +176,12 @@ class Generator(Recommender):
         return tuple(sorted(found, key=lambda one: -one.fall))
 
     def _fit(self, split: Split, run: RunContext) -> FitReport:
+        beams, usual = self.config.beams, type(self.config).model_fields["beams"].default
+        if beams > split.items and beams != usual:  # the default is made to fit
+            raise InputError(
+                f"{self.name}: beams = {beams:,} is more than the catalog's {split.items:,} items. "
+                "Lower it."
+            )
         torch.manual_seed(run.seed)
         self.codes = self._make_codes(split, run)
         self.network = self._network(self.codes)

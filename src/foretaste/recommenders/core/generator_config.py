@@ -38,7 +38,8 @@ class GeneratorConfig(ModelConfig):
             a level, as in the papers, which gives part of them to texts that are no item; or what
             leads to an item of the ``catalog``.
         smoothing: of the labels, within a level; for ``codes``.
-        beams: items that are searched for, along as many paths; more when a longer list is wanted.
+        beams: items that are searched for, along as many paths, at most the catalog's; more when a
+            longer list is wanted. The default becomes smaller in a smaller catalog.
         source: what codes are made of: the items' ``text``, ``collaborative`` vectors (who chose
             what in train), or ``both``; ``auto`` takes the text alone where items are told in many
             words, both where every other item has some text, else collaborative ones.
