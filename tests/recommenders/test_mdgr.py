@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from foretaste.codes.opq import OPQConfig
 from foretaste.codes.parallel import FREE, SlotIndex
 from foretaste.data.split import Split
 from foretaste.errors import InputError
+from foretaste.recommenders.core.coding import CodingConfig
 from foretaste.recommenders.mdgr import MDGR, Beams, Begun, MDGRNetwork
 
 from .generators import fitted, generator
@@ -245,3 +247,14 @@ def test_views_of_one_event_share_its_history(ordinary: Split, monkeypatch: pyte
 def test_more_warm_up_than_slots_is_said():
     with pytest.raises(InputError, match="warm_up = 5 is more than the 4 slots"):
         generator("mdgr", warm_up=5)
+
+
+def test_the_extra_level_is_a_slot(ordinary: Split):
+    """Warm-up may fill it too; and with it all slots must go into a number of 64 bits."""
+    extra = CodingConfig(tokenizer=OPQConfig(size=6, unique="extra"))
+    made = fitted("mdgr", ordinary, codes=extra, warm_up=5)
+    assert made.codes.levels == 5 and len(made.recommend([["i0001"]], 3)[0]) == 3
+    with pytest.raises(InputError, match="warm_up = 6 is more than the 5 slots"):
+        generator("mdgr", codes=extra, warm_up=6)
+    with pytest.raises(InputError, match=r"opq: codes of 9 levels of 256 take 72 bits.*fewer"):
+        generator("mdgr", codes={"tokenizer": {"unique": "extra"}})

@@ -65,4 +65,5 @@ def build_config(config: type[Config], values: Mapping[str, Any], place: str) ->
             raise InputError(f'{place}: unknown key "{field}"{known}') from None
         message = first["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
-        raise InputError(f"{place}: {field} = {first['input']!r}: {message}") from None
+        where = f"{field} = {first['input']!r}: " if field else ""
+        raise InputError(f"{place}: {where}{message}") from None

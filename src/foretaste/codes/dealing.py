@@ -40,18 +40,23 @@ class Dealt(NamedTuple):
     moved: np.ndarray
 
 
-def keys_of(table: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    """A number uint64 ``[n]`` for each row of codes ``[n, L]``, in the rows' own order.
-
-    Raises:
-        InputError: when that takes more than 64 bits.
-    """
+def check_bits(sizes: tuple[int, ...]) -> None:
+    """Raise InputError when codes of levels of these sizes are no number of 64 bits."""
     bits = sum(float(np.log2(size)) for size in sizes)
     if bits > MOST_BITS:
         raise InputError(
             f"codes of {len(sizes)} levels of {max(sizes)} take {bits:.0f} bits, at most "
             f"{MOST_BITS} are possible. Take fewer levels or fewer codes."
         )
+
+
+def keys_of(table: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """A number uint64 ``[n]`` for each row of codes ``[n, L]``, in the rows' own order.
+
+    Raises:
+        InputError: when that takes more than 64 bits.
+    """
+    check_bits(sizes)
     keys = np.zeros(len(table), np.uint64)
     for level, size in enumerate(sizes):
         keys = keys * np.uint64(size) + table[:, level].astype(np.uint64)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 import numpy as np
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from foretaste.codes.books import Books
 from foretaste.codes.checking import build_config, check_vectors, checked_ids
-from foretaste.codes.dealing import deal
+from foretaste.codes.dealing import check_bits, deal
 from foretaste.codes.table import FIT_AGAIN, Codes
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
@@ -54,6 +54,16 @@ class TokenizerConfig(BaseModel):
     size: int = Field(default=256, ge=2, le=65_536)
     unique: Literal["nearest", "extra"] = "nearest"
     fit_items: int = Field(default=131_072, ge=1)
+
+    @property
+    def code_levels(self) -> int:
+        """Codes of an item, the extra level counted."""
+        return self.levels + (self.unique == "extra")
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> TokenizerConfig:
+        check_bits((self.size,) * self.code_levels)
+        return self
 
 
 @dataclass(frozen=True)

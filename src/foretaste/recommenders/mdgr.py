@@ -64,7 +64,7 @@ class MDGRConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _warm_up_fits(self) -> MDGRConfig:
-        slots = self.codes.tokenizer.levels
+        slots = self.codes.tokenizer.code_levels
         if self.codes_from is None and self.warm_up > slots:
             raise ValueError(f"warm_up = {self.warm_up} is more than the {slots} slots")
         return self

@@ -15,6 +15,12 @@ class Inner(BaseModel):
     epochs: int = Field(default=3, ge=1)
     learning_rate: float = 0.1
 
+    @model_validator(mode="after")
+    def _slow(self):
+        if self.epochs * self.learning_rate > 1:
+            raise ValueError("that is too fast")
+        return self
+
 
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -51,6 +57,7 @@ def test_values_reach_every_level():
         ),
         ({"loss": "bpr"}, "recipe.toml: loss = 'bpr': input should be 'softmax' or 'gbce'"),
         ({"dim": 7}, "recipe.toml: dim = 7 must be even"),
+        ({"train": {"epochs": 11}}, "recipe.toml: train: that is too fast"),
     ],
 )
 def test_errors_name_the_place_the_value_and_the_way_out(values: dict, message: str):

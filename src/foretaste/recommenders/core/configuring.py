@@ -40,6 +40,8 @@ def _first_line(config: type[BaseModel], error: ValidationError) -> str:
     message = message[0].lower() + message[1:]
     if not location:
         return message
+    if first["type"] == "value_error" and isinstance(first["input"], dict):  # of fields together
+        return f"{'.'.join(location)}: {message}"
     return f"{'.'.join(location)} = {first['input']!r}: {message}"
 
 
