@@ -14,6 +14,7 @@ from foretaste.metrics import (
     auc,
     auc_difference,
     click_figures,
+    click_intervals,
     gauc,
     log_loss,
     paired_difference,
@@ -172,6 +173,36 @@ def test_difference_of_one_user_shows_no_spread():
     # Two users of one label each: half of the draws have no AUC.
     value, low, high = auc_difference([1, 0], [2, 1], [1, 2], [0, 1])
     assert (value, low, high) == (1, 1, 1)
+
+
+def test_intervals_are_a_bootstrap_over_users():
+    labels, good, users, _ = planted(2.0, seed=3)
+    asked = 1 / (1 + np.exp(-good))
+    found = click_intervals(labels, asked, users, resamples=400, seed=1)
+    whole = click_figures(labels, asked, users)
+    assert [one.value for one in found] == pytest.approx([whole.auc, whole.gauc, whole.log_loss])
+    draw, values = np.random.default_rng(9), []
+    for _ in range(400):
+        drawn = draw.integers(0, 120, 120)
+        rows = [np.flatnonzero(users == user) for user in drawn]
+        # A user who is drawn twice counts as two.
+        named = np.repeat(np.arange(120), [len(one) for one in rows])
+        at = np.concatenate(rows)
+        values.append(click_figures(labels[at], asked[at], named))
+    for name in ("auc", "gauc", "log_loss"):
+        low, high = np.quantile([getattr(one, name) for one in values], [0.025, 0.975])
+        interval = getattr(found, name)
+        assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.006)
+    assert found == click_intervals(labels, asked, users, resamples=400, seed=1)
+
+
+def test_intervals_without_users_of_both_labels():
+    found = click_intervals([1, 0], [0.9, 0.2], [1, 2])
+    assert found.auc.value == 1
+    assert np.isnan(found.gauc).all()
+    alone = click_intervals([1, 0, 1], [0.9, 0.2, 0.4], [4, 4, 4])
+    assert (alone.gauc.value, alone.log_loss.value) == pytest.approx((1, 0.4149), abs=1e-4)
+    assert np.isnan([alone.gauc.low, alone.log_loss.high]).all()
 
 
 def test_user_figures_pair():

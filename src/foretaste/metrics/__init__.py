@@ -3,11 +3,13 @@
 from foretaste.metrics.beyond import ListMetrics, gini
 from foretaste.metrics.clicks import (
     ClickFigures,
+    ClickIntervals,
     GroupedAUC,
     UserClicks,
     auc,
     auc_difference,
     click_figures,
+    click_intervals,
     gauc,
     log_loss,
     user_clicks,
@@ -26,6 +28,7 @@ from foretaste.metrics.slices import head_items, item_slices, user_slices
 __all__ = [
     "RANKING_METRICS",
     "ClickFigures",
+    "ClickIntervals",
     "GroupedAUC",
     "Interval",
     "ListMetrics",
@@ -37,6 +40,7 @@ __all__ = [
     "auc_difference",
     "bootstrap_mean",
     "click_figures",
+    "click_intervals",
     "gauc",
     "gini",
     "head_items",

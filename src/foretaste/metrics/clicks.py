@@ -70,6 +70,14 @@ class ClickFigures(NamedTuple):
     impressions: int
 
 
+class ClickIntervals(NamedTuple):
+    """AUC, GAUC and log-loss with their intervals; GAUC is NaN when no user has both labels."""
+
+    auc: Interval
+    gauc: Interval
+    log_loss: Interval
+
+
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """The chance that a click scores above an impression without one; a tie counts half.
 
@@ -147,6 +155,43 @@ def click_figures(
     return ClickFigures(overall, grouped.value, grouped.users, loss, len(np.asarray(labels)))
 
 
+def click_intervals(
+    labels: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    users: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> ClickIntervals:
+    """AUC, GAUC and log-loss with bootstrap intervals: users are drawn with all impressions.
+
+    Args:
+        labels: ``[n]`` of 0 and 1.
+        probabilities: ``[n]``.
+        users: ``[n]``, whose impression it is.
+        level: the share of such intervals that hold the true figure, in (0, 1).
+        resamples: how often the users are drawn.
+        seed: the same seed gives the same intervals.
+
+    Raises:
+        ValueError: as of ``auc`` and ``log_loss``, or an option is out of range.
+    """
+    own = user_clicks(labels, probabilities, users)
+    # What knows nothing has an AUC of 0.5 on every draw.
+    nothing = np.zeros(len(np.asarray(labels)))
+    over = auc_difference(
+        labels, probabilities, nothing, users, level=level, resamples=resamples, seed=seed
+    )
+    both = ~np.isnan(own.auc)
+    drawn = level, resamples, seed
+    return ClickIntervals(
+        Interval(*(end + 0.5 for end in over)),
+        _weighted_interval(own.auc[both], own.impressions[both], *drawn),
+        _weighted_interval(own.log_loss, own.impressions, *drawn),
+    )
+
+
 def auc_difference(
     labels: npt.ArrayLike,
     a: npt.ArrayLike,
@@ -198,6 +243,25 @@ def auc_difference(
         return Interval(value, math.nan, math.nan)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))
+
+
+def _weighted_interval(
+    values: Floats, weights: npt.NDArray[np.int64], level: float, resamples: int, seed: int
+) -> Interval:
+    """The mean of users' ``values`` ``[U]``, each counted by its weight, users drawn again."""
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    mean = float(np.average(values, weights=weights))
+    if len(values) == 1:
+        return Interval(mean, math.nan, math.nan)
+    rng, share = np.random.default_rng(seed), np.full(len(values), 1 / len(values))
+    found: list[Floats] = []
+    at_a_time = max(1, _WEIGHTS_AT_A_TIME // len(values))
+    for start in range(0, resamples, at_a_time):
+        times = rng.multinomial(len(values), share, size=min(at_a_time, resamples - start))
+        found.append(times @ (values * weights) / (times @ weights))  # [R]
+    low, high = np.quantile(np.concatenate(found), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high))
 
 
 def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], Floats]:
