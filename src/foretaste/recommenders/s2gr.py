@@ -231,13 +231,11 @@ class S2GR(TIGER):
         thoughts = network.teach(begin, goals, memory, texts).thoughts
         assert thoughts is not None
         told: list[tuple[str, float] | None] = [None] * network.codes.levels
-        table = torch.from_numpy(self.codes.table).to(device)
+        table = torch.from_numpy(self.codes.table).to(device).long()
         for level in range(network.taught):
             shares = network.pointed(level, thoughts[:, level]).softmax(1)[0]
             cluster = int(shares.argmax())
-            inside = network.clusters(level)[table[:, level].long()] == cluster
-            if level:  # among what the codes before it leave
-                inside &= (table[:, :level] == table[goal, :level]).all(1)
+            inside = network.clusters(level)[table[:, level]] == cluster
             members = inside.nonzero().squeeze(1).cpu().numpy()
             told[level] = describer.words(members), float(shares[cluster])
         return told

@@ -12,6 +12,7 @@ from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.explaining import Describer
+from foretaste.recommenders.s2gr import S2GRNetwork
 
 from ..generators import fitted, generator
 
@@ -41,6 +42,27 @@ def test_reasons_name_codes_and_events(name: str, told: Split):
     falls = [event.fall for event in reason.events]
     assert falls == sorted(falls, reverse=True) and np.isfinite(falls).all()
     assert all((code.thought is not None) is (name == "s2gr") for code in reason.codes)
+
+
+def test_a_thought_is_told_as_the_whole_cluster_it_points_at(told: Split):
+    """Not as the part of it that the codes before leave, in which there may be no item."""
+    model = fitted("s2gr", told, source="collaborative", clusters=2)
+    network = model.network
+    assert isinstance(network, S2GRNetwork)
+    describer = Describer(told.catalog, model.codes, told.popularity)
+    of_level = [
+        {
+            describer.words(np.flatnonzero(network.clusters(level).numpy()[codes] == cluster))
+            for cluster in range(2)
+        }
+        for level, codes in enumerate(model.codes.table.T)
+    ]
+    reasons = model.explain(["i0002", "i0003"], told.catalog.item_ids)
+    for reason in reasons:
+        for code in reason.codes:
+            assert code.thought in of_level[code.level]
+    # Before the first code nothing of an item is written, so the thought is the same for all.
+    assert len({reason.codes[0].thought for reason in reasons}) == 1
 
 
 def test_the_event_that_counts_is_found(told: Split):
