@@ -85,6 +85,31 @@ def test_a_killed_run_goes_on(foretaste, log, tmp_path, monkeypatch):
         np.testing.assert_array_equal(array, other[name])
 
 
+def test_figures_of_users_who_never_train_and_of_clients_are_shown(foretaste, log, tmp_path):
+    from foretaste.data.split import Queries
+    from foretaste.experiments.run_folder import RunFolder
+    from foretaste.experiments.running import reopen
+    from foretaste.federated.core.node import held_out
+    from foretaste.federated.core.randomness import user_keys
+    from foretaste.recommenders.core.ranking import rank_queries
+
+    more = ("--set", "federated.held_out=0.4", "--set", "federated.client_evaluation=true")
+    one_round = ("--set", "federated.rounds=1")
+    ended = foretaste("federate", "--data", log, *SMALL, *more, *one_round, "--run", "run")
+    assert ended.code == 0, ended.err
+    run = RunFolder.open(tmp_path / "run")
+    (only,) = run.record["federation"]["rounds"]
+    recipe, _, split = reopen(run)
+    out = held_out(user_keys(split.users[split.valid.users]), 0.4, recipe.run.seed)
+    assert 0 < out.sum() < len(out)
+    valid, rows = split.valid, np.flatnonzero(out)
+    asked = Queries(valid.users[rows], valid.histories.take(rows), valid.targets.take(rows))
+    found = rank_queries(run.recommender(), asked, ["ndcg@10"]).metrics["ndcg@10"].mean()
+    assert only["figures"]["held_out"] == pytest.approx(found)
+    assert f"users who never train {found:.4f}" in ended.out
+    assert f"clients' own newest events {only['on_clients']['ndcg@10']:.4f}" in ended.out
+
+
 def test_a_prepared_run_is_not_rehearsed_by_resume(foretaste, log, tmp_path):
     """Its rounds are for devices; resume says how to run them, and evaluates when they are done."""
     said = foretaste("federate", "--data", log, *SMALL, "--prepare", "--run", "run")

@@ -225,6 +225,26 @@ def test_timeline_is_coloured_by_the_cuts(three_runs: list[Path], tmp_path: Path
     assert abs(parts.count("train") - 137 * len(periods) / 183) < 2
 
 
+def test_a_federation_shows_figures_of_others_than_validation(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Of clients alone there is a line too; of users who never train a figure."""
+    still = {"users": 4, "down": 2_000.0, "up": 3_000.0, "problems": {}}
+    by_clients = [
+        still | {"round": round, "figures": {}, "on_clients": {"ndcg@10": value, "hr@10": 0.9}}
+        for round, value in ((1, 0.25), (2, 0.375))
+    ]
+    about = {"method": "fedavg", "metric": "ndcg@10", "best_round": 2, "rounds": by_clients}
+    page = write_report([make_run("sasrec", record={"federation": about})], tmp_path / "r.html")
+    assert "NDCG@10 by round. The ring is the round that was kept." in page.read_text()
+    assert "of the round that was kept: clients' own newest events 0.3750" in _words(page)
+    figures = {"valid": 0.5, "held_out": 0.125}
+    about["rounds"] = [still | {"round": 2, "figures": figures, "on_clients": {}}]
+    run = make_run("sasrec", name="out", record={"federation": about})
+    words = _words(write_report([run], tmp_path / "r.html"))
+    assert "the round that was kept: validation 0.5000; users who never train 0.1250" in words
+
+
 def test_a_federation_tells_bytes_of_training_and_of_evaluation(
     make_run: MakeRun, tmp_path: Path
 ) -> None:

@@ -284,7 +284,7 @@ def _fit(done: Progressed, plan: Plan) -> dict[str, Any]:
             "loss": one.loss,
             "targets": one.users,
             "seconds": one.seconds,
-            "valid": one.figures.get("valid"),
+            "valid": one.figures.get("valid", one.on_clients.get(plan.config.metric)),
         }
         for one in done.curve
     ]

@@ -26,7 +26,7 @@ class Federation(NamedTuple):
             average.
         shown: runs with a line in the charts.
         table: clients, bytes of a round, epsilon, nodes that failed.
-        notes: a sentence for each kind of problem that nodes had.
+        notes: figures of the round that was kept, and kinds of problems that nodes had.
     """
 
     metric: str
@@ -56,15 +56,35 @@ def federation(runs: Sequence[ReportedRun]) -> Federation | None:
         ),
         shown=tuple(run for run, line in zip(federated, by_rounds, strict=True) if line.points),
         table=_table(federated),
-        notes=tuple(note for run in federated for note in _problems(run)),
+        notes=tuple(note for run in federated for note in (*_of_whom(run), *_problems(run))),
     )
+
+
+def _of_whom(run: ReportedRun) -> list[str]:
+    """Figures of the round that was kept, where more was measured than validation."""
+    about = run.section("federation")
+    found = {}
+    for one in about["rounds"]:
+        if one["round"] == about.get("best_round"):
+            at_server, at_clients = one.get("figures") or {}, one.get("on_clients") or {}
+            found = {
+                "validation": at_server.get("valid"),
+                "users who never train": at_server.get("held_out"),
+                "clients' own newest events": at_clients.get(about.get("metric")),
+            }
+    told = {who: f"{who} {figure(value)}" for who, value in found.items() if known(value)}
+    if not told.keys() - {"validation"}:
+        return []
+    metric = metric_title(str(about.get("metric")))
+    return [f"{run.title}: {metric} of the round that was kept: {'; '.join(told.values())}"]
 
 
 def _line(run: ReportedRun, places: Mapping[int, float]) -> charts.Line:
     about = run.section("federation")
     points, mark = [], None
     for one in about["rounds"]:
-        value = (one.get("figures") or {}).get("valid")
+        at_clients = (one.get("on_clients") or {}).get(about.get("metric"))
+        value = (one.get("figures") or {}).get("valid", at_clients)  # as the best round is chosen
         if known(value):
             points.append((places[one["round"]], value))
             if one["round"] == about.get("best_round"):
