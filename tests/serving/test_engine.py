@@ -115,7 +115,7 @@ def test_nothing_new_changes_nothing(store, sasrec):
     engine.keep(first.changes)
     again = engine.answer([Question("sasrec", user="ann")])
     assert again.changes == []
-    assert again.answers[0].read_bytes == 2 * sasrec.incremental.record_bytes
+    assert again.answers[0].state_bytes == 2 * sasrec.incremental.record_bytes
     log(store, "ann", ["unknown"])
     third = engine.answer([Question("sasrec", user="ann")])
     assert [(change.expected, change.consumed) for change in third.changes] == [(2, 3)]
@@ -178,6 +178,23 @@ def test_what_another_process_kept_first_stays(store, sasrec):
     ours.keep(slow.changes)
     state = kept(store, sasrec, "ann")
     assert state is not None and (state.consumed, len(state.records)) == (2, 2)
+
+
+def test_what_is_said_to_be_kept_is_what_the_store_holds(store, sasrec):
+    engine = Engine([sasrec], store)
+
+    def told() -> tuple[int, int]:
+        answer = engine.answer([Question("sasrec", user="ann")]).answers[0]
+        return answer.logged, answer.state_bytes
+
+    log(store, "ann", ["i01", "nope", "i02"])
+    assert told() == (3, 0)
+    assert told() == (3, 0)  # as nothing was written
+    engine.recommend(Question("sasrec", user="ann"))
+    log(store, "ann", ["i03"])
+    state = kept(store, sasrec, "ann")
+    assert state is not None and told() == (4, state.records.nbytes)
+    assert engine.recommend(Question("sasrec", history=("i01",))).logged == 0
 
 
 def test_a_state_computed_before_a_forgetting_does_not_come_back(store, sasrec):

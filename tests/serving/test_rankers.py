@@ -50,4 +50,4 @@ def test_a_ranker_is_asked_with_kept_records(
     )
     bytes_kept = min(len(items), model.window) * model.record_bytes
     assert [one.source for one in (same, again, few)] == ["state"] * 3
-    assert same.read_bytes == bytes_kept == again.read_bytes
+    assert same.state_bytes == bytes_kept == again.state_bytes

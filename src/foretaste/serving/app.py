@@ -288,6 +288,7 @@ def _written(answer: Answer, run: str) -> dict[str, Any]:
         "source": answer.source,
         "degraded": answer.degraded,
         "run": run,
+        "logged": answer.logged,
         "state_bytes": answer.state_bytes,
     }
     if answer.because is not None:

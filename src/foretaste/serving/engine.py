@@ -186,21 +186,18 @@ class _RunEngine:
         )
 
     def _written(self, case: Case, ranked: Ranked) -> Answer:
-        catalog, model = self.run.catalog, self._keeping
+        catalog = self.run.catalog
         ids, titles = catalog.item_ids, catalog.titles
         lines = zip(ranked.items, ranked.scores, strict=True)
         because = None
         if case.question.explain:
             because = explain(self.run.recommender, catalog, case.items, case.times, ranked.items)
-        kept = model is not None and case.log is not None
         return Answer(
             items=[RecommendedItem(ids[item], titles[item], score) for item, score in lines],
             unknown=case.unknown,
             source="fallback" if not len(case.items) else "state" if case.state else "history",
             degraded=case.degraded,
-            state_bytes=min(len(case.items), model.window) * model.record_bytes
-            if kept and model is not None
-            else 0,
-            read_bytes=0 if case.state is None else case.state.records.nbytes,
+            logged=0 if case.log is None else case.log.total,
+            state_bytes=case.held,
             because=because,
         )

@@ -29,6 +29,7 @@ class Case:
         candidates: item numbers that may be in the list, int64; None means all.
         log: what was read of the user; None for a history of the request.
         state: what was kept of the user, when it can be continued.
+        held: bytes of records that were kept of the user, whether they can be continued or not.
         new: events at the end of ``items`` that ``state`` has not read.
         degraded: the store did not answer.
     """
@@ -40,6 +41,7 @@ class Case:
     candidates: np.ndarray | None = None
     log: UserLog | None = None
     state: KeptState | None = None
+    held: int = 0
     new: int = 0
     degraded: bool = False
 
@@ -91,6 +93,7 @@ class Histories:
             case = Case(question, numbers[known], log.times[known], unknown, log=log)
         case.new = len(case.items)
         if state is not None:
+            case.held = state.records.nbytes
             self._continue(case, state, known)
         return case
 

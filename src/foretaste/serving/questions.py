@@ -56,8 +56,8 @@ class Answer:
         unknown: ids of the history and of the candidates that the catalog does not hold.
         source: a kept ``state``, the whole ``history``, or the ``fallback`` to popular items.
         degraded: the store did not answer.
-        state_bytes: bytes kept of the user for this run, the log apart.
-        read_bytes: bytes of the state that were read for this answer.
+        logged: events that the log holds of the user.
+        state_bytes: that the store held of the user for this run and that were read, the log apart.
         because: the last events, the weightiest first; None when not asked for.
     """
 
@@ -65,6 +65,6 @@ class Answer:
     unknown: list[str]
     source: Source
     degraded: bool = False
+    logged: int = 0
     state_bytes: int = 0
-    read_bytes: int = 0
     because: list[Reason] | None = None

@@ -174,7 +174,11 @@ class Answered(Strict):
     degraded: bool = Field(description="The store did not answer: the log was not read.")
     run: str
     ms: float = Field(description="Milliseconds in the server.")
-    state_bytes: int = Field(description="Bytes that this run keeps of the user, besides the log.")
+    logged: int = Field(description="Events that the log holds of the user.")
+    state_bytes: int = Field(
+        description="Bytes that the store held of the user for this run, besides the log; what "
+        "this answer adds is written after it."
+    )
     because: list[Because] | None = Field(
         default=None, description="With explain: the last events, the weightiest first."
     )

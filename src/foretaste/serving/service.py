@@ -123,7 +123,7 @@ class Service:
         """A list. Raises ``Overloaded``, ``Expired`` or ``Closing``."""
         answer = await self._ask(self._asking, question)
         self.metrics.lists.labels(answer.source).inc()
-        self.metrics.state_bytes.inc(answer.read_bytes)
+        self.metrics.state_bytes.inc(answer.state_bytes)
         if answer.degraded:
             self.metrics.degraded.inc()
         return answer

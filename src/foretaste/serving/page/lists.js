@@ -60,7 +60,7 @@ export class Card {
     this.items = answer.items;
     this.tiles.replaceChildren(
       tile("Answered in", milliseconds(answer.ms)),
-      tile("Kept of you", bytes(answer.state_bytes)),
+      keptTile(answer),
       tile("Source", answer.source),
     );
     this.says.textContent = made(answer, this.run, asked);
@@ -70,10 +70,17 @@ export class Card {
     this.#showRows();
   }
 
-  /** Say which titles the list leans on; null when nobody has liked anything. */
-  explain(because) {
+  /**
+   * Say which titles the list leans on, and what is kept now that the list is out.
+   * @param {object | null} answer with `because`; null when nobody has liked anything
+   */
+  explain(answer) {
     this.why.replaceChildren();
-    if (!because?.length || !this.items.length) return;
+    if (!answer) return;
+    const { because } = answer;
+    this.answer.state_bytes = answer.state_bytes;
+    this.tiles.children[1].replaceWith(keptTile(answer));
+    if (!because.length || !this.items.length) return;
     this.why.append(make("h4", {}, "Why"));
     if (because[0].fall === null) {
       this.#say("With one title there is nothing to compare. Like a second one.");
@@ -152,6 +159,8 @@ function move(rows, before) {
     else if (by) row.root.animate({ transform: [`translateY(${by}px)`, "none"] }, MOVE);
   }
 }
+
+const keptTile = (answer) => tile("Kept of you", bytes(answer.state_bytes));
 
 function tile(term, text) {
   return make("div", {}, make("dt", {}, term), make("dd", {}, text));

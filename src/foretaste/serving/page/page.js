@@ -88,7 +88,6 @@ async function update(said = "", write = true) {
   const filled = await Promise.all(cards.map((card) => fill(card, question, asked, signal)));
   if (mine !== turn) return;
   problems.push(...filled.filter(Boolean));
-  if (cards.some((card) => isLost(card, asked))) await refresh();
   if (mine === turn) conclude(problems, asked, said);
 }
 
@@ -110,11 +109,7 @@ async function fill(card, question, asked, signal) {
       card.explain(null);
       return null;
     }
-    const { because } = await api.recommend(
-      { ...question, run, k: LENGTH, explain: true },
-      signal,
-    );
-    card.explain(because);
+    card.explain(await api.recommend({ ...question, run, k: LENGTH, explain: true }, signal));
     return null;
   } catch (problem) {
     if (isAborted(problem)) return null;
@@ -124,20 +119,9 @@ async function fill(card, question, asked, signal) {
   }
 }
 
-/**
- * Whether the service's log holds other titles than this page, seen by the bytes that it keeps: it
- * was emptied, or changed from elsewhere.
- */
-function isLost({ run, answer }, asked) {
-  if (!asked.user || !run.incremental || !answer || answer.degraded) return false;
-  const known = asked.titles - answer.unknown.length;
-  return answer.state_bytes !== Math.min(known, run.window) * run.record_bytes;
-}
-
-/** Look at the runs again: one may have been loaded anew and keep other states. */
-async function refresh() {
-  const { runs } = await api.runs().catch(() => ({ runs: [] }));
-  for (const card of cards) card.run = runs.find((run) => run.name === card.run.name) ?? card.run;
+/** Whether the service's log holds other titles than this page: emptied, or changed elsewhere. */
+function isLost({ answer }, asked) {
+  return asked.user && answer && !answer.degraded && answer.logged !== asked.titles;
 }
 
 function conclude(problems, asked, said) {
