@@ -143,6 +143,12 @@ def test_a_small_catalog_is_not_called_collapsed() -> None:
     few = level_use(np.arange(10), 256)
     calm = collisions_of(np.arange(10)[:, None], np.arange(10)[:, None], np.zeros(10, bool))
     assert findings_of((few,), calm, None, 10) == ()
+    # Among few codes a tenth of what could be is less than one code.
+    one = level_use(np.zeros(10, int), 8)
+    assert findings_of((one,), calm, None, 10)[0].startswith("Level 1 has collapsed: its 8 codes")
+    uneven = level_use(np.r_[np.zeros(98, int), 1, 2], 8)
+    assert "has collapsed" in findings_of((uneven,), calm, None, 100)[0]
+    assert findings_of((level_use(np.zeros(10, int), 1),), calm, None, 10) == ()
 
 
 def test_reports_need_codes_and_their_vectors() -> None:

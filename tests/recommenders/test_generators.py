@@ -126,6 +126,19 @@ def test_given_codes_are_used(name: str, ordinary: Split, tmp_path: Path):
         generator(name, codes_from=tmp_path / "none").fit(ordinary)
 
 
+@every
+def test_collapsed_codes_are_named_by_training(name: str, ordinary: Split, tmp_path: Path):
+    """Of items that are nearly all the same one code holds most."""
+    vectors = np.zeros((ordinary.items, 8), np.float32)
+    vectors[0] = 1
+    coding = CodingConfig(tokenizer=generator(name).config.codes.tokenizer, text=None)
+    code_catalog(ordinary.catalog, coding, item_vectors=vectors).save(tmp_path / "codes")
+    report = generator(name, codes_from=tmp_path / "codes").fit(ordinary)
+    assert any("Level 1 has collapsed: its 6 codes" in note for note in report.notes)
+    made = generator(name, source="collaborative").fit(ordinary).notes  # by themselves
+    assert not any("collapsed" in note for note in made)
+
+
 def test_codes_of_another_catalog_are_said(ordinary: Split, cyclic: Split, tmp_path: Path):
     coded_by("tiger", cyclic).save(tmp_path / "codes")
     with pytest.raises(InputError, match="have no codes"):

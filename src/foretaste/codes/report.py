@@ -13,10 +13,12 @@ from foretaste.codes.neighbours import Neighbours, compare_neighbours
 from foretaste.errors import InputError
 
 if TYPE_CHECKING:
+    from foretaste.codes.table import Codes
     from foretaste.codes.tokenizer import Tokenizer
 
 COLLAPSED = 0.1
-"""A level is called collapsed when its perplexity is below this share of what it could be."""
+"""A level is called collapsed when its perplexity is below this share of the way from 1, where all
+items have one code, to what it could be."""
 SLEEPY = 0.05
 """A share of codes that nobody uses is worth a word from here on."""
 CROWDED = 0.05
@@ -143,17 +145,12 @@ def report_on(
         raise InputError(
             f"{len(vectors):,} vectors for codes of {len(codes):,} items. Give those of the fit."
         )
-    levels = tuple(
-        level_use(codes.nearest[:, level], codes.sizes[level])
-        for level in range(codes.nearest.shape[1])
-    )
+    levels, collisions = _use(codes, vectors)
     coded = tokenizer.reconstruct(codes.table)
     neighbours = compare_neighbours(
         vectors, coded, codes.table[:, : len(levels)], ordered=codes.ordered, seed=seed
     )
     stability = stability_of(codes.nearest, others, seed) if len(others) else None
-    collisions = collisions_of(codes.nearest, codes.table, codes.moved)
-    collisions = collisions._replace(same_vector=same_vectors(vectors))
     spread = float(np.square(vectors - vectors.mean(0)).sum(1).mean())
     error = float(np.square(vectors - coded).sum(1).mean()) / max(spread, 1e-12)
     return CodeReport(
@@ -167,6 +164,23 @@ def report_on(
         stability,
         findings_of(levels, collisions, stability, len(codes)),
     )
+
+
+def findings_on(codes: Codes, vectors: np.ndarray) -> tuple[str, ...]:
+    """What a reader should know of codes made of vectors ``[items, D]``, a sentence each.
+
+    It is what ``report_on`` finds without a look at neighbours and other seeds, in little time.
+    """
+    return findings_of(*_use(codes, vectors), None, len(codes))
+
+
+def _use(codes: Codes, vectors: np.ndarray) -> tuple[tuple[LevelUse, ...], Collisions]:
+    levels = tuple(
+        level_use(codes.nearest[:, level], codes.sizes[level])
+        for level in range(codes.nearest.shape[1])
+    )
+    collisions = collisions_of(codes.nearest, codes.table, codes.moved)
+    return levels, collisions._replace(same_vector=same_vectors(vectors))
 
 
 def level_use(column: np.ndarray, size: int) -> LevelUse:
@@ -250,7 +264,7 @@ def findings_of(
     found = []
     for number, level in enumerate(levels, 1):
         possible = min(level.size, items)
-        if level.perplexity < COLLAPSED * possible:
+        if level.perplexity - 1 < COLLAPSED * (possible - 1):
             found.append(
                 f"Level {number} has collapsed: its {level.size} codes tell as much as "
                 f"{level.perplexity:.1f} would, and the most frequent holds {level.largest:.0%} of "

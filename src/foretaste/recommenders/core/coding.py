@@ -14,6 +14,7 @@ from pydantic import Field
 
 from foretaste.codes.coba import CoBaConfig
 from foretaste.codes.opq import OPQConfig
+from foretaste.codes.report import findings_on
 from foretaste.codes.rqkmeans import RQKMeansConfig
 from foretaste.codes.rqvae import RQVAEConfig
 from foretaste.codes.table import Codes
@@ -84,6 +85,11 @@ class CodedCatalog:
         """The codes of the catalog."""
         assert self.tokenizer.codes is not None
         return self.tokenizer.codes
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What is wrong with the codes, such as levels that have collapsed; a sentence each."""
+        return findings_on(self.codes, self.vectors)
 
     def codes_for(self, catalog: Catalog, place: str) -> Codes:
         """The codes of a catalog's items, in its order; ``place`` is what errors call this one.

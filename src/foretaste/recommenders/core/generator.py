@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -183,7 +184,8 @@ class Generator(Recommender):
                 "Lower it."
             )
         torch.manual_seed(run.seed)
-        self.codes = self._make_codes(split, run)
+        coded = self._coded(split, run)
+        self.codes = coded.codes_for(split.catalog, str(self.config.codes_from))
         self.network = self._network(self.codes)
         self._indexed = None
         config: TrainConfig = self.config.train
@@ -201,13 +203,13 @@ class Generator(Recommender):
             items=max(self.codes.sizes),
             origin=Origin(self.version, self.codes.table_fingerprint),
         )
-        return Trainer(objective, split.train, config, run).fit()
+        report = Trainer(objective, split.train, config, run).fit()
+        return replace(report, notes=coded.findings)
 
-    def _make_codes(self, split: Split, run: RunContext) -> Codes:
+    def _coded(self, split: Split, run: RunContext) -> CodedCatalog:
         config: GeneratorConfig = self.config
         if config.codes_from is not None:
-            folder = config.codes_from
-            return CodedCatalog.load(folder).codes_for(split.catalog, str(folder))
+            return CodedCatalog.load(config.codes_from)
         source, coding = config.source, config.codes
         if source == "auto":
             source = source_of(split.catalog.frame)
@@ -219,7 +221,7 @@ class Generator(Recommender):
         context = FitContext(run.seed, run.device, run.progress)
         return code_catalog(
             split.catalog, coding, item_vectors=vectors, sequences=split.train, context=context
-        ).codes
+        )
 
     def _score(self, histories: Sequences) -> Tensor:
         return self._scored(histories, Wanted("none"))

@@ -72,6 +72,7 @@ class FitReport:
         best_epoch: the epoch whose weights were kept; None without validation.
         stopped: why training ended.
         details: what else a model wants to tell.
+        notes: what a reader should know, a sentence each.
     """
 
     seconds: float
@@ -79,3 +80,4 @@ class FitReport:
     best_epoch: int | None = None
     stopped: str = "done"
     details: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
