@@ -60,6 +60,12 @@ def test_bytes_and_ndcg_of_every_round_are_kept(federated, tmp_path):
         assert 0 <= one["figures"]["valid"] <= 1
 
 
+def test_users_that_the_server_has_no_data_of_are_clients(foretaste, log):
+    more = ("--set", "federated.users=500", "--set", "federated.rounds=1")
+    ended = foretaste("federate", "--data", log, *SMALL, *more, "--run", "run", "--json")
+    assert ended.json["clients"] == 500
+
+
 def test_a_killed_run_goes_on(foretaste, log, tmp_path, monkeypatch):
     from foretaste.federated.core import server
     from foretaste.storage import read_arrays
@@ -228,6 +234,40 @@ def test_a_missing_language_model_is_told_before_anything_runs(
     assert not (tmp_path / "run").exists()
     # Where views are made on devices of their own, this machine needs no model.
     assert foretaste("federate", *asked, "--prepare", "--run", "run").code == 0
+
+
+@pytest.mark.parametrize("method", ["fedmf", "pfedrec", "fedrap", "rqfedrec"])
+def test_methods_of_item_vectors_need_no_word_about_the_model(foretaste, log, tmp_path, method):
+    more = ("--set", "federated.rounds=1", "--set", "model.factors=4", "--engine", "local")
+    if method == "rqfedrec":
+        more += ("--set", "federated.semantic=random")
+    asked = ("--data", log, "--method", method, *more, "--run", "run", "--json")
+    ended = foretaste("federate", *asked)
+    assert ended.code == 0, ended.err
+    assert ended.json["model"] == "als"
+    assert Recommender.load(tmp_path / "run").config.factors == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [
+        (["rule=median"], 3),
+        (["rule=trimmed"], 3),
+        (["rule=krum", "share=0.1"], 10),
+        (["rule=median", "nodes=3"], None),
+        (["rule=mean"], None),
+    ],
+)
+def test_a_robust_rule_over_too_few_nodes_is_told(foretaste, log, caplog, settings, least):
+    names = {"rule": "robust.rule", "share": "robust.share", "nodes": "nodes"}
+    pairs = [one.split("=") for one in settings]
+    more = [word for name, to in pairs for word in ("--set", f"federated.{names[name]}={to}")]
+    ended = foretaste("federate", "--data", log, *SMALL, *more, "--prepare", "--run", "run")
+    assert ended.code == 0, ended.err
+    told = [one.getMessage() for one in caplog.records if "robust" in one.getMessage()]
+    assert len(told) == (least is not None)
+    if least is not None:
+        assert f"takes {least} or more" in told[0]
 
 
 def test_a_model_without_a_network_is_told(foretaste, log):

@@ -302,7 +302,7 @@ def _federation(done: Progressed, server: Server, plan: Plan, split: Split) -> d
     return {
         "method": plan.name,
         "engine": plan.engine,
-        "clients": clients_of(split),
+        "clients": server.clients,
         "nodes": node_count(split, plan.config.nodes),
         "epsilon": server.spent(),
         "delta": plan.config.privacy.delta,
