@@ -245,7 +245,7 @@ def test_methods_of_item_vectors_need_no_word_about_the_model(foretaste, log, tm
     ended = foretaste("federate", *asked)
     assert ended.code == 0, ended.err
     assert ended.json["model"] == "als"
-    assert Recommender.load(tmp_path / "run").config.factors == 4
+    assert 'name = "als"\nfactors = 4' in (tmp_path / "run" / "recipe.toml").read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,13 @@ from typing import Any, NamedTuple
 
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.boundary import Declared
+from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.messages import Kind
 from foretaste.federated.core.travelling import EXCHANGES, coming_down, going_up
+from foretaste.federated.lumos import LUMOSConfig
+from foretaste.federated.rqfedrec import RQFedRecConfig
+from foretaste.language.views.chat import ChatConfig
+from foretaste.language.views.chat_endpoint import ChatEndpointConfig
 
 
 class Privacy(NamedTuple):
@@ -45,6 +50,7 @@ def explain(method: FederatedMethod) -> Privacy:
         "nothing else: a message with anything more, or with another type or shape, is refused.",
         _of_sums(method),
         _of_noise(method),
+        *_of_method(method.config),
     ]
     if config.robust.rule != "mean":
         sentences.append(
@@ -52,6 +58,35 @@ def explain(method: FederatedMethod) -> Privacy:
             "combined with secure aggregation."
         )
     return Privacy(up, down, method.personal(), tuple(sentences))
+
+
+def _of_method(config: FederatedConfig) -> list[str]:
+    """What the arrays of a method tell besides."""
+    if isinstance(config, LUMOSConfig):
+        return _of_views(config)
+    if isinstance(config, RQFedRecConfig) and config.sketch and config.collaborative_levels:
+        return [
+            "The sketch is made so that the server can tell single items apart over many rounds; "
+            "those of one user too, if it keeps the messages of a node that has this user alone. "
+            "Set federated.sketch = 0 to send none."
+        ]
+    return []
+
+
+def _of_views(config: LUMOSConfig) -> list[str]:
+    told = ["Views of a history are made and kept where the history is; no message holds one."]
+    if config.view_items == "trained":
+        told.append(
+            "But federated.view_items = trained moves vectors of items that only a view holds, so "
+            "the rows that change in the update of one user tell of its views too. fixed does not."
+        )
+    model = config.views.model if isinstance(config.views, ChatConfig) else None
+    if isinstance(model, ChatEndpointConfig) and model.elsewhere:
+        told.append(
+            f"Prompts with titles of the history leave the device for {model.url} "
+            "(federated.views.model.elsewhere = true)."
+        )
+    return told
 
 
 def _of_sums(method: FederatedMethod) -> str:

@@ -17,7 +17,9 @@ from foretaste.experiments.recipe import Recipe, merged, parse_settings, read_to
 from foretaste.federated.core.base import FederatedMethod, World
 from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.registry import find_method
+from foretaste.federated.fedmf import FedMF
 from foretaste.progress import Progress, Silent
+from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.storage import write_whole
 
@@ -54,7 +56,7 @@ class Plan:
 
         Args:
             values: nested tables; ``[federated]`` holds ``method``, ``engine`` and the fields of
-                the method's configuration.
+                the method's configuration. Methods of item vectors train ``als`` by default.
             settings: fields that overrule them, such as ``{"federated.rounds": 5}``.
             place: where the values come from, for messages.
 
@@ -76,7 +78,11 @@ class Plan:
                 f'{place}: federated.engine = "{engine}" is unknown. Choose simulation, '
                 "deployment or local."
             )
-        config = build_config(find_method(name).Config, own, place=f"{place} [federated]")
+        method = find_method(name)
+        config = build_config(method.Config, own, place=f"{place} [federated]")
+        model = values.get("model", {})
+        if issubclass(method, FedMF) and isinstance(model, dict):  # these train no network
+            values["model"] = {"name": ALS.name, **model}
         return cls(Recipe.build(values, place=place), name, config, engine)
 
     @classmethod

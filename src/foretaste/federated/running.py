@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.experiments.running import evaluate_all, reopen, split_dataset, write_evaluations
 from foretaste.federated.core.checkpoint import CHECKPOINT, Progressed
+from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.fleet import Fleet, LocalFleet
 from foretaste.federated.core.node import held_out
 from foretaste.federated.core.node_secret import FILE
@@ -43,6 +46,7 @@ from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.ranking import rank_queries
 
+LOGGER = logging.getLogger(__name__)
 OF_POPULARITY = ("novelty", "popularity_lift", "head_share")
 NODES = "nodes"
 """Where the files of simulated nodes lie in a run folder."""
@@ -111,12 +115,25 @@ def _begin(
     split = split_dataset(dataset, plan.recipe.split)
     # Tells of a model that does not fit, or of what nodes here lack, before anything is written.
     plan.method(split.catalog, folder / NODES if nodes_here else None)
+    _warn_of_few_nodes(plan.config, node_count(split, plan.config.nodes))
     run = RunFolder.create(folder, plan.recipe)
     command = command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     run.log("started", command=command)
     plan.write(run.path, split.catalog)
     run.write("run.json", _record(plan, dataset, split, command))
     return run, plan, split
+
+
+def _warn_of_few_nodes(config: FederatedConfig, nodes: int) -> None:
+    """Tell when a robust rule over so many nodes cannot bear a single hostile one."""
+    rule, share = config.robust.rule, config.robust.share
+    least = {"mean": 0, "krum": max(5, ceil(1 / share) if share else 0)}.get(rule, 3)
+    if nodes < least:
+        LOGGER.warning(
+            "federated.robust.rule = %s over %d nodes protects against none of them: it takes %d "
+            "or more. Set federated.nodes higher; with 0 every user is a node.",
+            *(rule, nodes, least),
+        )
 
 
 def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
