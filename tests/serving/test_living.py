@@ -161,6 +161,7 @@ def test_what_was_accepted_is_finished_and_what_comes_later_is_not_taken(run_fol
             assert server.client.get("/healthz").status_code == 200
         server.process.terminate()
         until(is_closed)
+        time.sleep(0.5)  # longer than a server that waits for nobody
         for one in begun:
             one.sendall(body[9:])
         answers = [read_answer(one) for one in begun]
