@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ from foretaste.data.interactions import ColumnGuess, Interactions
 from foretaste.data.split import Split, split
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import RunFolder
+from foretaste.nn.key_values import CollectiveConfig
 from foretaste.recommenders.core.base import Recommender, RunContext
 
 from ..recommenders.test_conformance import tiny
@@ -26,6 +28,18 @@ TOKEN = "a töken of 24 letters"
 BODY_LIMIT = 200_000
 
 MakeRun = Callable[..., Path]
+
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "collective": (
+        "sasrec",
+        {
+            "attention": "collective",
+            "collective": CollectiveConfig(user_dim=4, pool_size=8, user_type="int8"),
+            "layers": 2,  # the first is looked up by the item, the second kept
+        },
+    ),
+}
+"""Runs besides one of each recommender: its name, and parameters."""
 
 
 @pytest.fixture(scope="session")
@@ -69,12 +83,14 @@ def write_run(learnt: Split) -> MakeRun:
 
 @pytest.fixture(scope="session")
 def run_folder(write_run: MakeRun, tmp_path_factory) -> Callable[[str], Path]:
-    """``run_folder("ease")``: a run, made once and not to be written on."""
+    """``run_folder("ease")``: a run, made once and not to be written on; also of ``VARIANTS``."""
     folders: dict[str, Path] = {}
 
     def get(name: str) -> Path:
         if name not in folders:
-            folders[name] = write_run(tmp_path_factory.mktemp("runs") / name, name)
+            model, parameters = VARIANTS.get(name, (name, {}))
+            folder = tmp_path_factory.mktemp("runs") / name
+            folders[name] = write_run(folder, model, **parameters)
         return folders[name]
 
     return get

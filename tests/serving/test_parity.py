@@ -12,7 +12,7 @@ from foretaste.serving.models import ServedRun, load_run
 from foretaste.serving.questions import Question
 from foretaste.serving.stores import Event, open_store
 
-from .conftest import BEGIN, HOUR, ITEMS
+from .conftest import BEGIN, HOUR, ITEMS, VARIANTS
 from .lists import assert_best, history_of
 
 HISTORIES = {
@@ -24,7 +24,7 @@ HISTORIES = {
     "all unknown": ["nope", "i3"],
     "longer than any window": [f"i{item % 20:02}" for item in range(0, 700, 7)] + ["i05"],
 }
-every_model = pytest.mark.parametrize("name", names())
+every_model = pytest.mark.parametrize("name", [*names(), *VARIANTS])
 
 
 @pytest.fixture
