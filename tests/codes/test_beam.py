@@ -106,6 +106,10 @@ def test_a_narrow_beam_finds_different_items_with_their_true_scores(
     for query in range(3):
         items = [item for item in found.items[query].tolist() if item >= 0]
         assert len(set(items)) == len(items) >= 1
+        assert found.tokens is not None
+        for item, tokens in zip(items, found.tokens[query].tolist(), strict=False):
+            path = [*paths[item], END]
+            assert tokens == path + [-1] * (len(tokens) - len(path))
         assert found.log_probs[query, : len(items)].tolist() == pytest.approx(
             exact[query, items].tolist(), abs=1e-4
         )

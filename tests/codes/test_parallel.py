@@ -160,6 +160,10 @@ def test_the_last_stage_takes_the_best_agreeing_items(table: np.ndarray, seed: i
         assert found.log_probs[query, : len(order)].tolist() == pytest.approx(
             [best[item] for item in order], abs=1e-4
         )
+        assert found.tokens is not None
+        for item, written in zip(order, found.tokens[query].numpy(), strict=False):
+            assert (written == fixed[queries == query]).all(1).any()
+            assert ((written == FREE) | (written == table[item])).all()
 
 
 def test_with_no_fixed_slot_the_last_stage_is_the_whole_catalog() -> None:

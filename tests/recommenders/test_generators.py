@@ -17,6 +17,7 @@ from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
 from foretaste.recommenders.core.generator import source_of
+from foretaste.recommenders.core.search_check import SearchCheck
 
 from .generators import TRAIN, fitted, generator
 from .killing import Killed, KilledAfter
@@ -137,6 +138,46 @@ def test_collapsed_codes_are_named_by_training(name: str, ordinary: Split, tmp_p
     assert any("Level 1 has collapsed: its 6 codes" in note for note in report.notes)
     made = generator(name, source="collaborative").fit(ordinary).notes  # by themselves
     assert not any("collapsed" in note for note in made)
+
+
+@every
+def test_a_fit_tells_what_its_search_is_worth(name: str, ordinary: Split):
+    model = generator(name, beams=4)
+    report = model.fit(ordinary, RunContext(seed=1))
+    check = SearchCheck(**report.details["search"])
+    assert (check.queries, check.results, check.illegal) == (20, 200, 0)
+    assert check.exact_queries == 20 and check.best_found is not None and check.best_found > 0.3
+    assert str(check).startswith("Illegal results: 0 of 200, for 20 queries. Of the exact best 10 ")
+    assert report.notes[-1] == str(check)
+    wide = fitted(name, ordinary, beams=30).check_search(ordinary.valid.histories)
+    assert wide.best_found == 1 and wide.results == 2_400
+
+
+@every
+def test_results_that_are_not_what_was_written_are_counted(name: str, ordinary: Split):
+    """The table of codes is what they are held against, not the index that was searched."""
+    model = fitted(name, ordinary)
+    moved = np.roll(model.codes.table, 1, axis=0)
+    model._indexed = model._index(moved)
+    check = model.check_search(ordinary.valid.histories)
+    # MDGR writes one slot before the rest: neighbours may have the same code there.
+    assert check.illegal == check.results if name != "mdgr" else check.illegal > 400
+
+
+def test_the_share_of_the_exact_best_is_that_of_likelihoods(ordinary: Split):
+    model = fitted("tiger", ordinary, beams=1)
+    histories = ordinary.valid.histories.take(np.arange(6))
+    found = model.recommend(histories, 10, exclude="none").items
+    shares = []
+    for history, list_ in zip(histories, found, strict=True):
+        items = torch.from_numpy(history[-10:].astype(np.int64)).repeat(30, 1)
+        with torch.no_grad():
+            likely = model.network.likelihood(
+                items, torch.full((30,), items.shape[1]), torch.arange(30)
+            )
+        shares.append(len({*likely.topk(10).indices.tolist()} & {*list_.tolist()}) / 10)
+    assert model.check_search(histories).best_found == pytest.approx(np.mean(shares))
+    assert np.mean(shares) < 1
 
 
 def test_codes_of_another_catalog_are_said(ordinary: Split, cyclic: Split, tmp_path: Path):

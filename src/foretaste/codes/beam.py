@@ -46,10 +46,13 @@ class FoundItems(NamedTuple):
     Attributes:
         items: int64 ``[B, k]``; -1 where a query has fewer.
         log_probs: ``[B, k]``, the log-probability of the item's whole path; -inf there.
+        tokens: int64 ``[B, k, L]``, what was written for it; -1 where nothing was. None where items
+            are scored and nothing is written.
     """
 
     items: Tensor
     log_probs: Tensor
+    tokens: Tensor | None = None
 
 
 class _Beams(NamedTuple):
@@ -119,7 +122,7 @@ def beam_search(
         if not bool(going_on.any()):
             break
         beams = search.advance(beams, going_on, level)
-    return _padded(search.items(beams.nodes), beams.scores, k)
+    return _padded(search.items(beams.nodes), beams, k)
 
 
 class _Search(NamedTuple):
@@ -145,7 +148,7 @@ class _Search(NamedTuple):
         shape = (*beams.nodes.shape, following.tokens.shape[1])  # [B, W, C]
         scores = beams.scores.new_full(shape, -torch.inf)
         nodes = torch.full(shape, -1, device=self.trie.device)
-        tokens = torch.zeros_like(nodes)
+        tokens = torch.full_like(nodes, -1)
         scores[query, beam] = beams.scores[query, beam, None] + gained
         nodes[query, beam], tokens[query, beam] = following.nodes, following.tokens
         scores = self._without_unwanted(scores, nodes)
@@ -281,11 +284,12 @@ def _pairs(hidden: Sequences, items: int, device: torch.device) -> Tensor:
     return torch.from_numpy(pairs).to(device)
 
 
-def _padded(items: Tensor, scores: Tensor, k: int) -> FoundItems:
+def _padded(items: Tensor, beams: _Beams, k: int) -> FoundItems:
     """The first ``k``, which are the best: beams are in order."""
-    missing = k - items.shape[1]
+    scores, tokens, missing = beams.scores, beams.tokens, k - items.shape[1]
     if missing > 0:
         items = torch.nn.functional.pad(items, (0, missing), value=-1)
         scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
+        tokens = torch.nn.functional.pad(tokens, (0, 0, 0, missing), value=-1)
     scores = scores[:, :k]
-    return FoundItems(items[:, :k].masked_fill(scores.isneginf(), -1), scores)
+    return FoundItems(items[:, :k].masked_fill(scores.isneginf(), -1), scores, tokens[:, :k])

@@ -30,8 +30,11 @@ def best_places(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return best.values, group * GROUP + best.indices % GROUP
 
 
-def best_pairs(pairs: Tensor, scores: Tensor, items: int, k: int) -> tuple[Tensor, Tensor]:
-    """The best ``k`` of each query, best first, from pairs ``query * items + item``, each once."""
+def best_pairs(pairs: Tensor, scores: Tensor, items: int, k: int) -> Tensor:
+    """Where the best ``k`` of each query stand, best first.
+
+    Among pairs ``query * items + item``, each once; the queries in their order.
+    """
     order = scores.argsort(descending=True, stable=True)
     order = order[pairs[order].argsort(stable=True)]
     # Equal pairs lie together now, the best of each in front.
@@ -42,18 +45,20 @@ def best_pairs(pairs: Tensor, scores: Tensor, items: int, k: int) -> tuple[Tenso
     query = pairs[order] // items
     by_query = query.argsort(stable=True)
     order, query = order[by_query], query[by_query]
-    kept = order[_ranks(query) < k]
-    return pairs[kept], scores[kept]
+    return order[_ranks(query) < k]
 
 
-def as_found(pairs: Tensor, scores: Tensor, items: int, count: int, k: int) -> FoundItems:
-    """What ``best_pairs`` gave as rows of ``k``."""
+def as_found(
+    pairs: Tensor, scores: Tensor, written: Tensor, items: int, count: int, k: int
+) -> FoundItems:
+    """What ``best_pairs`` chose as rows of ``k``; ``written`` ``[n, L]`` are its tokens."""
     query = pairs // items
     rank = _ranks(query)
     found = torch.full((count, k), -1, device=pairs.device)
     best = scores.new_full((count, k), -torch.inf)
-    found[query, rank], best[query, rank] = pairs % items, scores
-    return FoundItems(found.masked_fill(best.isneginf(), -1), best)
+    tokens = written.new_full((count, k, written.shape[1]), -1)
+    found[query, rank], best[query, rank], tokens[query, rank] = pairs % items, scores, written
+    return FoundItems(found.masked_fill(best.isneginf(), -1), best, tokens)
 
 
 def _ranks(owner: Tensor) -> Tensor:

@@ -322,12 +322,13 @@ class SlotIndex:
             pairs = queries[some][rows] * len(self) + items
             if unwanted is not None:
                 scores = scores.masked_fill(torch.isin(pairs, unwanted), -torch.inf)
-            parts.append(best_pairs(pairs, scores, len(self), k))
-        pairs = torch.cat([pair for pair, _ in parts])
-        scores = torch.cat([score for _, score in parts])
+            best = best_pairs(pairs, scores, len(self), k)
+            parts.append((pairs[best], scores[best], fixed[some][rows[best]]))
+        pairs, scores, written = (torch.cat(part) for part in zip(*parts, strict=True))
         if len(parts) > 1:
-            pairs, scores = best_pairs(pairs, scores, len(self), k)
-        return as_found(pairs, scores, len(self), count, k)
+            best = best_pairs(pairs, scores, len(self), k)
+            pairs, scores, written = pairs[best], scores[best], written[best]
+        return as_found(pairs, scores, written, len(self), count, k)
 
     def _beams_at_once(self, fixed: Tensor) -> list[slice]:
         """Stretches of beams whose items are few enough to be looked through together."""

@@ -9,7 +9,7 @@ codes are written, and how the catalog is searched for what would be written.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -34,6 +34,14 @@ from foretaste.recommenders.core.explaining import EVENTS, Describer, Influence,
 from foretaste.recommenders.core.generator_config import GeneratorConfig
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.results import FitReport
+from foretaste.recommenders.core.search_check import (
+    BEST,
+    PATHS,
+    QUERIES,
+    SearchCheck,
+    best_found,
+    illegal,
+)
 from foretaste.recommenders.core.sequence import some_queries
 from foretaste.recommenders.core.train_config import TrainConfig
 from foretaste.recommenders.core.training import Objective, Trainer
@@ -204,7 +212,9 @@ class Generator(Recommender):
             origin=Origin(self.version, self.codes.table_fingerprint),
         )
         report = Trainer(objective, split.train, config, run).fit()
-        return replace(report, notes=coded.findings)
+        check = self.check_search(asked.histories if len(asked) else split.train)
+        details = {"search": check._asdict()}
+        return replace(report, details=details, notes=(*coded.findings, str(check)))
 
     def _coded(self, split: Split, run: RunContext) -> CodedCatalog:
         config: GeneratorConfig = self.config
@@ -223,6 +233,30 @@ class Generator(Recommender):
             split.catalog, coding, item_vectors=vectors, sequences=split.train, context=context
         )
 
+    @torch.no_grad()
+    def check_search(self, histories: Sequences) -> SearchCheck:
+        """What is found for the first of some histories, held against the table of codes.
+
+        For as many as it takes little time for, it is held against the exact ranking too, which is
+        a search along all paths.
+        """
+        self.network.eval()
+        index, _ = self._searched(None)
+        table = torch.from_numpy(self.codes.table).long().to(self.network.codes.numbers.device)
+        items, results, wrong, shares = len(table), 0, 0, []
+        depth = min(max(self.config.beams, BEST), items)
+        chosen = histories.take(np.flatnonzero(histories.lengths)[:QUERIES])
+        for _, asked in self._asking(chosen, depth):
+            found = self._search(asked, index)
+            results += int((found.log_probs.isfinite()).sum())
+            wrong += int(illegal(found, table).sum())
+        some = chosen.take(np.arange(min(len(chosen), PATHS // items)))
+        for _, asked in self._asking(some, items):
+            found = self._search(asked._replace(depth=depth), index)
+            shares += best_found(found, self._search(asked, index), items).tolist()
+        share = float(np.mean(shares)) if shares else None
+        return SearchCheck(len(chosen), results, wrong, len(some), share)
+
     def _score(self, histories: Sequences) -> Tensor:
         return self._scored(histories, Wanted("none"))
 
@@ -239,24 +273,25 @@ class Generator(Recommender):
         hidden = None
         if wanted.exclude == "seen":
             hidden = _within(histories, numbers, len(self.codes))
+        for rows, asked in self._asking(histories, depth, hidden):
+            _spread(scores, rows, self._search(asked, index), numbers)
+        return scores
+
+    def _asking(
+        self, histories: Sequences, depth: int, hidden: Sequences | None = None
+    ) -> Iterator[tuple[np.ndarray, Asked]]:
+        """Histories, none of them empty, as they are asked about together, with their rows."""
+        device, length = self.network.codes.numbers.device, self.config.max_length
         budget = max(1, TEXTS_AT_ONCE // depth)
-        length = self.config.max_length
         for batch in query_batches(histories, length, budget * length):
             for part in np.array_split(np.arange(len(batch.rows)), -(-len(batch.rows) // budget)):
                 rows = batch.rows[part]
-                found = self._search(self._asked(batch, part, hidden, depth), index)
-                _spread(scores, rows, found, numbers)
-        return scores
-
-    def _asked(self, batch: Batch, part: np.ndarray, hidden: Sequences | None, depth: int) -> Asked:
-        device = self.network.codes.numbers.device
-        rows = batch.rows[part]
-        return Asked(
-            torch.from_numpy(batch.items[part]).to(device).long(),
-            torch.from_numpy(batch.lengths[part]).to(device).long(),
-            None if hidden is None else hidden.take(rows),
-            depth,
-        )
+                items = torch.from_numpy(batch.items[part]).to(device).long()
+                lengths = torch.from_numpy(batch.lengths[part]).to(device).long()
+                yield (
+                    rows,
+                    Asked(items, lengths, None if hidden is None else hidden.take(rows), depth),
+                )
 
     def _searched(self, allowed: np.ndarray | None) -> tuple[Any, np.ndarray]:
         """What is searched, and the item numbers of its rows int64 ``[n]``."""
