@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from foretaste.errors import InputError
 from foretaste.experiments.running import reopen
 from foretaste.federated.core.messages import PROTOCOL, Order
-from foretaste.federated.engines.node_log import FILE, counted, last_warning, node_log
+from foretaste.federated.engines.node_log import FILE, Watching, counted, last_warning, node_log
 from foretaste.federated.plan import Plan
 from foretaste.federated.running import NODES, federate, prepare
+from foretaste.progress import Task
 
 LOGGER = logging.getLogger("foretaste.federated.somewhere")
 
@@ -48,6 +51,34 @@ def test_warnings_go_to_the_terminal_as_without_a_file(tmp_path, capsys, monkeyp
             LOGGER.info("aside")
             LOGGER.warning("mind this")
         assert capsys.readouterr().err == "mind this\n"
+
+
+def test_views_that_other_processes_make_show_beside_the_bar(tmp_path, monkeypatch):
+    notes: list[tuple[int, str]] = []
+
+    class Bar:
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            notes.append((steps, note))
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, kind, error, trace) -> None:
+            return None
+
+    class Bars:
+        def task(self, description: str, total: int | None = None) -> Task:
+            assert (description, total) == ("federating", 3)
+            return Bar()
+
+    monkeypatch.setattr("foretaste.federated.engines.node_log.EVERY", 0.01)
+    with Watching(Bars(), tmp_path).task("federating", 3) as task, node_log(tmp_path):
+        LOGGER.info("%(made)d", {"made": 16})
+        LOGGER.info("%(made)d", {"made": 4})
+        while not notes or "20" not in notes[-1][1]:
+            time.sleep(0.01)
+        task.advance(1, "loss 2.0")
+    assert notes[-2:] == [(0, "views of 20 histories made"), (1, "loss 2.0")]
 
 
 @pytest.fixture
@@ -142,6 +173,22 @@ class TestDevices:
         (only,) = lines(state)
         assert only["level"] == "warning"
         assert "0 of 2 users can train" in only["said"]
+
+    def test_what_ends_a_simulation_is_told_with_a_reason_of_a_node(
+        self, log, tmp_path, monkeypatch
+    ):
+        run = tmp_path / "run"
+
+        def stopped(**_):
+            with node_log(run / NODES):
+                LOGGER.warning("node 00001 holds 9, more than federated.secure.range = 8.")
+            raise InputError("round 1: 0 clients answered.")
+
+        monkeypatch.setattr("flwr.simulation.run_simulation", stopped)
+        said = r"run: the federation stopped. round 1: 0 .* A node said: node 00001 holds 9.*jsonl"
+        with pytest.raises(InputError, match=said):
+            federate(plan_of(log, "simulation"), run)
+        assert not (run / "recipe.toml").exists()
 
     def test_why_simulated_nodes_failed_is_told_where_they_are(self, log, tmp_path):
         """The server is told that there is a reason; a person at this machine is told which."""

@@ -1,7 +1,12 @@
-"""The three terminals of docs/federated.md, on loopback: the very commands of the page."""
+"""The three terminals of docs/federated.md, on loopback: the very commands of the page.
+
+The page's recipe is run with RQFedRec, which keeps codes and personal arrays in ``state``, between
+messages that Flower has answered by a process each.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -26,6 +31,7 @@ from foretaste.federated.engines.deployment import (
     _free_ports,
     _wait_for,
 )
+from foretaste.federated.engines.node_log import FILE
 from foretaste.federated.running import go_on
 
 PAGE = (Path(__file__).parents[2] / "docs" / "federated.md").read_text(encoding="utf-8")
@@ -98,7 +104,7 @@ def test_the_walk_through_of_the_docs(tmp_path):
     (recipe,) = re.findall(r'^```toml title="federation.toml"\n(.*?)^```', PAGE, re.M | re.S)
     (server / "federation.toml").write_text(recipe)
     (prepare,) = re.findall(r"^foretaste federate .* --prepare .*$", PAGE, re.M)
-    typed(prepare, server)
+    typed(f"{prepare} --method rqfedrec --model als --set model.factors=8", server)
     run = server / "runs" / "deployed"
 
     # Before its rounds are done, a prepared run is no rehearsal on the recipe's data.
@@ -128,3 +134,8 @@ def test_the_walk_through_of_the_docs(tmp_path):
         assert one["nodes"] == 2
         assert one["users"] > 0
         assert one["problems"] == {}
+    for one in devices:
+        kept = {path.name for path in (one / "state").iterdir()}
+        assert kept >= {"kept.safetensors", "personal-000001.safetensors", FILE}
+        told = json.loads((one / "state" / FILE).read_text().splitlines()[0])
+        assert told["users"] > 100 and told["able"] > 10 and told["unknown"] > 100

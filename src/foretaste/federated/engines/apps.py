@@ -29,7 +29,7 @@ from foretaste.federated.running import NODES, server_of
 from foretaste.progress import Progress
 
 LOGGER = logging.getLogger(__name__)
-WITHHELD = "a node could not answer; why is told on the device alone"
+WITHHELD = "a node could not answer; why is told on the device alone."
 
 if TYPE_CHECKING:
     from flwr.app import Context, Message, RecordDict

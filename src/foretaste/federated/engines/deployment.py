@@ -26,9 +26,11 @@ from foretaste.federated.core.checkpoint import Progressed
 from foretaste.federated.core.server import Server
 from foretaste.federated.core.travelling import EXCHANGES
 from foretaste.federated.engines.flower import require_flower
+from foretaste.federated.engines.node_log import Watching
 from foretaste.federated.engines.simulation import ended, flower_settings
 from foretaste.federated.gathering import node_count
 from foretaste.federated.plan import Plan
+from foretaste.federated.running import NODES
 from foretaste.progress import Progress
 from foretaste.storage import write_whole
 
@@ -79,7 +81,7 @@ def run_rounds(
             ]
             started.append(processes.enter_context(_process(f"supernode-{number}", logs, command)))
         _submit(app, logs)
-        _watch(run, plan, started, progress)
+        _watch(run, plan, started, Watching(progress, run.path / NODES))
     return ended(run, plan, split)
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+from foretaste.progress import Progress, Task
 
 FILE = "log.jsonl"
+EVERY = 1.0
+"""Seconds between looks at what nodes have told."""
 
 
 class _Lines(logging.Handler):
@@ -30,8 +36,8 @@ class _Lines(logging.Handler):
         line = {"at": at, "level": record.levelname.lower(), "said": self.format(record), **facts}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            with self.path.open("ab", buffering=0) as file:  # a line in one go, beside others'
+                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
         except OSError:
             self.handleError(record)
 
@@ -71,6 +77,53 @@ def counted(folder: Path) -> dict[str, int]:
     for one in _told(folder):
         sums.update({name: value for name, value in one.items() if isinstance(value, int)})
     return dict(sums)
+
+
+class Watching:
+    """Progress of rounds whose nodes are other processes of this machine.
+
+    Beside the bar it shows how many histories they have made views of, which may take them long.
+    """
+
+    def __init__(self, progress: Progress, folder: Path) -> None:
+        """``folder``: where the nodes' log is."""
+        self.progress, self.folder = progress, folder
+
+    def task(self, description: str, total: int | None = None) -> Task:
+        """As of ``Progress``."""
+        return _WatchedTask(self.progress.task(description, total), self.folder)
+
+
+class _WatchedTask:
+    def __init__(self, task: Task, folder: Path) -> None:
+        self.task, self.folder = task, folder
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self.task.advance(steps, note)
+
+    def __enter__(self) -> Self:
+        self.task.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        self.task.__exit__(kind, error, trace)
+
+    def _watch(self) -> None:
+        seen = 0
+        while not self._over.wait(EVERY):
+            if (made := counted(self.folder).get("made", 0)) > seen:
+                self.task.advance(0, f"views of {made:,} histories made")
+                seen = made
 
 
 def _told(folder: Path) -> Iterator[dict[str, Any]]:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from foretaste.data.split import Split
-from foretaste.errors import InputError
+from foretaste.errors import InputError, WriteError
 from foretaste.experiments.run_folder import RunFolder
 from foretaste.federated.core.checkpoint import Progressed
 from foretaste.federated.core.fleet import LocalFleet
 from foretaste.federated.core.server import Server
 from foretaste.federated.engines.flower import require_flower
-from foretaste.federated.engines.node_log import last_warning
+from foretaste.federated.engines.node_log import Watching, last_warning
 from foretaste.federated.gathering import node_count
 from foretaste.federated.plan import Plan
 from foretaste.federated.running import NODES, server_of
@@ -39,6 +39,7 @@ def run_rounds(
         from foretaste.federated.engines.apps import make_client_app, make_server_app
 
         folder = run.path.resolve()
+        progress = Watching(progress, folder / NODES)
         try:
             run_simulation(
                 server_app=make_server_app(folder, progress),
@@ -49,7 +50,9 @@ def run_rounds(
                     "init_args": {"include_dashboard": False, "log_to_driver": False},
                 },
             )
-        except RuntimeError as error:
+        except WriteError:
+            raise
+        except (RuntimeError, InputError) as error:
             raise InputError(_why(run, str(error))) from error
     return ended(run, plan, split)
 
