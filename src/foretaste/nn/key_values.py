@@ -286,6 +286,8 @@ class CollectiveKeyValues(KeyValues):
 
     def _kept(self, records: Tensor) -> Tensor:
         """An event's own numbers from its record, ``[..., 2, H, U]``."""
+        if self.user is None:
+            return torch.zeros(*records.shape[:-1], 2, self.heads, 0, device=records.device)
         kept = records[..., : self.user_bytes]
         if self.config.user_type == "int8":
             own = kept.view(torch.int8) * (self.scale / LEVELS)
