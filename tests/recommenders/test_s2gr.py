@@ -71,6 +71,32 @@ def test_the_loss_has_the_parts_that_are_asked_for(ordinary: Split):
         assert (more > plain + 1e-4) is (part != "contrast"), part
 
 
+def test_the_lighter_decoder_is_taught_which_goal_of_the_batch_it_is(ordinary: Split):
+    """InfoNCE, and the cosine to the first thought, as they are by hand."""
+    network = network_of(ordinary, temperature=0.5, contrast=2.0, regularise=0.0)
+    reading = network.read(torch.tensor([[0, 5, 3], [7, 1, 0]]))
+    real, goals = torch.tensor([0, 1, 2, 3, 5]), torch.tensor([5, 3, 9, 1, 5])  # 5 is asked twice
+    first, said = torch.randn(5, 16), []
+    hook = network.light.register_forward_hook(lambda _, __, out: said.append(out[0][real, 0]))
+    contrast = network._whole(reading, first, goals, real)
+    network.config = network.config.model_copy(update={"contrast": 0.0, "regularise": 3.0})
+    apart = network._whole(reading, first, goals, real)
+    hook.remove()
+    expected = 0.0
+    for row, goal in zip(said[0], goals.tolist(), strict=True):
+        near = {
+            item: F.cosine_similarity(row, network.codes.of_items(torch.tensor(item)).mean(0), 0)
+            for item in (1, 3, 5, 9)
+        }
+        total = sum(torch.exp(cosine / 0.5) for cosine in near.values())
+        expected -= torch.log(torch.exp(near[goal] / 0.5) / total)
+    torch.testing.assert_close(contrast, 2 * expected, atol=1e-4, rtol=1e-4)
+    cosines = torch.stack(
+        [F.cosine_similarity(a, b, 0) for a, b in zip(first, said[1], strict=True)]
+    )
+    torch.testing.assert_close(apart, 3 * (1 - cosines).sum(), atol=1e-4, rtol=1e-4)
+
+
 def test_the_lighter_decoder_teaches_and_is_not_taught_by_the_thought(ordinary: Split):
     network = network_of(ordinary, align=0, contrast=0, regularise=1.0)
     network.train().requires_grad_(True)
@@ -128,3 +154,4 @@ def test_shuffled_clusters_keep_their_sizes(ordinary: Split):
     for level in range(3):
         one, other = kept.clusters(level), shuffled.clusters(level)
         assert one.bincount().tolist() == other.bincount(minlength=len(one.bincount())).tolist()
+        assert not torch.equal(one, other)
