@@ -9,10 +9,13 @@ from foretaste.cli.display import interval, print_table, say
 
 def print_evaluation(summary: dict[str, Any]) -> None:
     """Metrics with intervals, list figures and slices of ``metrics.json``."""
-    seen = "seen items left out" if summary["exclude"] == "seen" else "seen items allowed"
+    if "impressions" in summary:
+        asked = f"{summary['impressions']:,} impressions"
+    else:
+        asked = "seen items left out" if summary["exclude"] == "seen" else "seen items allowed"
     title = (
         f"{summary['model']}: {summary['part']} of {summary['split']}, "
-        f"{summary['users']:,} users, {seen}"
+        f"{summary['users']:,} users, {asked}"
     )
     rows = [[name, interval(figure)] for name, figure in summary["metrics"].items()]
     rows += [

@@ -31,6 +31,12 @@ Model = Annotated[str | None, typer.Option("--model", help="A recommender's name
 SplitKind = Annotated[
     str | None, typer.Option("--split", help="global-time or leave-last-out (which leaks).")
 ]
+Clicks = Annotated[
+    str | None,
+    typer.Option(
+        "--clicks", help="Have a ranker learn clicks: of ratings, or sampled beside events."
+    ),
+]
 UserCol = Annotated[str | None, typer.Option("--user-col", help="The column of user ids.")]
 ItemCol = Annotated[str | None, typer.Option("--item-col", help="The column of item ids.")]
 TimeCol = Annotated[str | None, typer.Option("--time-col", help="The column of times.")]

@@ -14,6 +14,7 @@ def train(
     data: options.Data = None,
     model: options.Model = None,
     split: options.SplitKind = None,
+    clicks: options.Clicks = None,
     run: options.NewRun = None,
     user_col: options.UserCol = None,
     item_col: options.ItemCol = None,
@@ -45,6 +46,7 @@ def train(
         data__source=data,
         model__name=model,
         split__kind=split,
+        clicks__labels=clicks,
         data__user_col=user_col,
         data__item_col=item_col,
         data__time_col=time_col,
@@ -74,4 +76,6 @@ def train(
         print_json({"run": str(folder.path), **folder.metrics["test"]})
         return
     print_evaluation(folder.metrics["test"])
+    for note in folder.record["fit"]["notes"]:
+        say(note)
     say(f'{folder.path} is ready. Try: foretaste recommend {folder.path} --history "..."')

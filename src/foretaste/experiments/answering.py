@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from foretaste.data.catalog import Catalog
 from foretaste.data.titles import TitleIndex
 from foretaste.errors import InputError
+from foretaste.experiments.clicks import click_task
 from foretaste.experiments.run_folder import RunFolder
-from foretaste.experiments.running import reopen
+from foretaste.experiments.running import reopen_data
 from foretaste.recommenders.core.base import Exclude, Recommender
 from foretaste.recommenders.core.explaining import Reason
 from foretaste.recommenders.core.generator import Generator
@@ -26,7 +27,8 @@ class Question:
             that is no title as a whole holds several, parted by semicolons.
         item_ids: exact ids, oldest first. A text that is no id as a whole holds several, parted by
             commas, semicolons or blanks.
-        user: the id of a user; the history is all that the log knows of them.
+        user: the id of a user; the history is all that the log knows of them, as far as histories
+            of the run's task hold it.
         k: length of the list.
         candidates: ids that may be recommended, written like ``item_ids``; None means all.
         exclude: ``seen`` leaves items of the history out.
@@ -173,12 +175,15 @@ def _missing(ids: list[str], catalog: Catalog) -> list[str]:
 
 
 def _of_user(run: RunFolder, user: str) -> list[str]:
-    recipe, dataset, _ = reopen(run)
+    recipe, dataset = reopen_data(run)
     place = dataset.users.index_of(user)
     if place is None:
         raise InputError(
             f'{recipe.data.source}: no user "{user}" in the log. '
             "Give a history with --history or --history-ids instead."
         )
+    if recipe.clicks is not None:
+        task = click_task(dataset, recipe.clicks)
+        return [task.catalog.item_ids[item] for item in task.events[place].tolist()]
     ids = dataset.catalog.item_ids
     return [ids[item] for item in dataset.sequences[place].tolist()]

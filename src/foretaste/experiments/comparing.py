@@ -17,6 +17,8 @@ from foretaste.experiments.run_folder import RunFolder
 from foretaste.metrics import bootstrap_mean, holm, paired_difference
 from foretaste.suggesting import nearest
 
+LESS_IS_BETTER = ("log_loss", "user_log_loss")
+
 
 class Score(NamedTuple):
     """A run's mean over the users of the comparison, with its 95 % interval."""
@@ -101,7 +103,7 @@ def compare(
         Score(label, str(run.record.get("model", label)), *bootstrap_mean(values[label]))
         for label, run in zip(labels, runs, strict=True)
     ]
-    rows.sort(key=lambda row: -row.value)
+    rows.sort(key=lambda row: row.value, reverse=metric not in LESS_IS_BETTER)
     pairs = _pairs(values, [row.run for row in rows])
     return Comparison(metric, part, table.height, tuple(rows), pairs, users - table.height)
 
@@ -140,7 +142,7 @@ def _fingerprint(run: RunFolder) -> str:
 
 
 def _split_of(run: RunFolder) -> dict[str, object]:
-    section = run.recipe.get("split")
+    section = run.recipe.get("clicks") or run.recipe.get("split")
     if not isinstance(section, dict):
         raise InputError(f"{run.path / 'recipe.toml'}: has no [split]. Train again.")
     return {key: value for key, value in section.items() if key != "refit"}
@@ -165,7 +167,7 @@ def _values(run: RunFolder, column: str, metric: str, part: Part) -> pl.DataFram
             f"{run.path}: has no figures of the {part} part (with split.refit there is no valid "
             "part). Choose the other --split."
         )
-    measured = [name for name in frame.columns if "@" in name]
+    measured = [name for name in frame.columns if name not in ("user_id", "history_length")]
     if metric not in measured:
         raise InputError(f'{run.path}: has not measured "{metric}"{nearest(metric, measured)}')
     return frame.select("user_id", frame[metric].fill_nan(None).alias(column))

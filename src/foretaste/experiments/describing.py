@@ -71,9 +71,12 @@ def describe_fit(fit: FitReport, recipe: Recipe) -> dict[str, Any]:
         "seconds": fit.seconds,
         "best_epoch": fit.best_epoch,
         "stopped": fit.stopped,
-        "metric": recipe.train.get("metric"),
+        "metric": recipe.train.get("metric")
+        if recipe.clicks is None
+        else recipe.model["click_metric"],
         "epochs": [epoch._asdict() for epoch in fit.epochs],
         "details": fit.details,
+        "notes": list(fit.notes),
     }
 
 

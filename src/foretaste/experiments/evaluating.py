@@ -12,12 +12,13 @@ import polars as pl
 from foretaste.data.split import Queries, Split
 from foretaste.errors import InputError
 from foretaste.experiments.recipe import EvaluateSection
-from foretaste.metrics import bootstrap_mean, item_slices, user_slices
+from foretaste.metrics import Interval, bootstrap_mean, item_slices, user_slices
 from foretaste.progress import Progress
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.ranking import Answers, rank_queries
 
 Part = Literal["valid", "test"]
+NOTHING = Interval(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def evaluate(
         "exclude": section.exclude,
         "users": len(queries),
         "seconds": seconds,
-        "metrics": {name: _interval(values) for name, values in answers.metrics.items()},
+        "metrics": {name: interval_of(values) for name, values in answers.metrics.items()},
         "lists": {name: _number(value) for name, value in answers.lists.items()},
         "slices": {
             "users": _user_slices(answers, lengths, section),
@@ -97,12 +98,15 @@ def _check(recommender: Recommender, split: Split, queries: Queries, part: str) 
         )
 
 
-def _interval(values: np.ndarray) -> dict[str, float | None]:
+def interval_of(values: np.ndarray) -> dict[str, float | None]:
     """The mean over the queries for which the value exists, with its 95 % interval."""
     values = values[~np.isnan(values)]
-    if not len(values):
-        return {"value": None, "low": None, "high": None}
-    return {name: _number(end) for name, end in bootstrap_mean(values)._asdict().items()}
+    return as_json(bootstrap_mean(values) if len(values) else NOTHING)
+
+
+def as_json(interval: Interval) -> dict[str, float | None]:
+    """``value``, ``low`` and ``high``, null where they do not exist."""
+    return {name: _number(end) for name, end in interval._asdict().items()}
 
 
 def _number(value: float) -> float | None:
@@ -115,7 +119,7 @@ def _user_slices(answers: Answers, lengths: np.ndarray, section: EvaluateSection
     return {
         name: {
             "users": int(mask.sum()),
-            "metrics": {metric: _interval(answers.metrics[metric][mask]) for metric in shown},
+            "metrics": {metric: interval_of(answers.metrics[metric][mask]) for metric in shown},
         }
         for name, mask in user_slices(lengths).items()
     }

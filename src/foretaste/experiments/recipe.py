@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from foretaste.data.clicks import ClickSplit
 from foretaste.data.split import SplitKind
 from foretaste.errors import InputError
 from foretaste.metrics import parse_metric
@@ -55,6 +56,33 @@ class SplitSection(Section):
     refit: bool = False
 
 
+class ClicksSection(Section):
+    """A task of clicks, in place of the next items of ``[split]``; see ``foretaste.data.clicks``.
+
+    ``labels``: with ``ratings`` one of ``threshold`` or more is a click; ``sampled`` makes a click
+    of every event and draws ``negatives`` items beside it. ``history``: the ``positives`` before an
+    impression, which is what a list is asked for with, or ``all`` that was rated, as many papers
+    have it. The shares are of impressions.
+    """
+
+    labels: Literal["ratings", "sampled"] = "ratings"
+    threshold: float = 4.0
+    history: Literal["positives", "all"] = "positives"
+    negatives: int = Field(default=4, ge=1)
+    cut: ClickSplit = "user-time"
+    valid_share: float = Field(default=0.1, gt=0, lt=1)
+    test_share: float = Field(default=0.1, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        for name in ("negatives",) if self.labels == "ratings" else ("threshold", "history"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f'{name} has no effect with labels = "{self.labels}". Leave it out.'
+                )
+        return self
+
+
 class EvaluateSection(Section):
     """What is measured. ``k`` is the length of the lists for coverage, novelty and diversity."""
 
@@ -98,16 +126,31 @@ class TuneSection(Section):
         return self
 
 
+OF_LISTS = ("split", "evaluate", "tune")
+"""Sections that say nothing of clicks."""
+
+
 class Recipe(Section):
-    """Data, split, model, training, evaluation. ``model`` holds the name and its parameters."""
+    """Data, split, model, training, evaluation. ``model`` holds the name and its parameters.
+
+    With ``clicks`` a ranker learns to judge what was shown, and is measured by that.
+    """
 
     data: DataSection = DataSection()
     split: SplitSection = SplitSection()
+    clicks: ClicksSection | None = None
     model: dict[str, Any] = {"name": DEFAULT_MODEL}
     train: dict[str, Any] = {}
     evaluate: EvaluateSection = EvaluateSection()
     run: RunSection = RunSection()
     tune: TuneSection = TuneSection()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Self:
+        for name in OF_LISTS if self.clicks is not None else ():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"[{name}] has no effect beside [clicks]. Leave one of them out.")
+        return self
 
     @classmethod
     def build(cls, values: Mapping[str, Any], *, place: str = "recipe") -> Self:
@@ -155,7 +198,8 @@ class Recipe(Section):
         """The whole recipe as TOML; ``read`` gives it back."""
         import tomli_w
 
-        return tomli_w.dumps(_without_none(self.model_dump(mode="json")))
+        left_out: set[str] = set() if self.clicks is None else set(OF_LISTS)
+        return tomli_w.dumps(_without_none(self.model_dump(mode="json", exclude=left_out)))
 
     def _recommender(self, place: str) -> Recommender:
         parameters = dict(self.model)
@@ -163,6 +207,14 @@ class Recipe(Section):
         if not isinstance(name, str):
             raise InputError(f'{place} [model]: name = {name!r} is no text, such as "sasrec".')
         recommender = find(name)
+        if self.clicks is not None:
+            from foretaste.recommenders.core.ranker import Ranker
+
+            if not issubclass(recommender, Ranker):
+                raise InputError(
+                    f"{place} [clicks]: {name} orders a catalog and gives no probability of a "
+                    "click. Choose a ranker: din, sim or sdim."
+                )
         if self.train:
             if "train" not in recommender.Config.model_fields:
                 raise InputError(
@@ -225,7 +277,9 @@ def merged(values: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, 
         *path, last = field.split(".")
         place = result
         for part in path:
-            place = place.setdefault(part, {})
+            if place.get(part) is None:
+                place[part] = {}
+            place = place[part]
             if not isinstance(place, dict):
                 raise InputError(f'--set {field}: "{part}" is a value, not a section.')
         place[last] = value

@@ -11,10 +11,13 @@ from typing import Any
 
 import polars as pl
 
+from foretaste.data.click_leakage import check_clicks
+from foretaste.data.clicks import ClickTask
 from foretaste.data.dataset import Dataset
-from foretaste.data.leakage import LeakageReport, check_leakage
-from foretaste.data.split import Queries, Split, split
+from foretaste.data.leakage import check_leakage
+from foretaste.data.split import Split, split
 from foretaste.errors import InputError, WriteError
+from foretaste.experiments.clicks import click_task, describe_clicks, evaluate_clicks
 from foretaste.experiments.describing import (
     describe_data,
     describe_fit,
@@ -29,6 +32,7 @@ from foretaste.experiments.recipe import Recipe, SplitSection
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.ranker import Ranker
 
 SPARE = "checkpoint.safetensors"
 
@@ -56,7 +60,7 @@ def train(
     """
     recipe = recipe.model_copy(update={"data": located(recipe.data)})
     dataset = dataset or load_dataset(recipe.data)
-    prepared = split_dataset(dataset, recipe.split)
+    prepared = prepare(dataset, recipe)
     if main_process():
         run = RunFolder.create(Path(folder), recipe)
         run.log("started", command=command or " ".join(sys.argv))
@@ -91,8 +95,8 @@ def _measured_again(run: RunFolder, progress: Progress | None) -> RunFolder:
     """A finished run with all its figures."""
     recommender = run.recommender()
     if not run.measured:
-        recipe, _, prepared = reopen(run)
-        _measure(run, recommender, prepared, recipe, progress or Silent())
+        recipe, dataset = reopen_data(run)
+        _measure(run, recommender, prepare(dataset, recipe), recipe, progress or Silent())
     return run
 
 
@@ -107,8 +111,15 @@ def _resumed(run: RunFolder, progress: Progress | None) -> RunFolder:
         )
     if main_process():
         run.log("resumed")
-    prepared = split_dataset(dataset, recipe.split)
+    prepared = prepare(dataset, recipe)
     return _run(run, recipe, dataset, prepared, progress or Silent(), None)
+
+
+def prepare(dataset: Dataset, recipe: Recipe) -> Split | ClickTask:
+    """What a recipe asks to be learnt and measured: a split, or clicks."""
+    if recipe.clicks is None:
+        return split_dataset(dataset, recipe.split)
+    return click_task(dataset, recipe.clicks)
 
 
 def split_dataset(dataset: Dataset, section: SplitSection) -> Split:
@@ -121,13 +132,12 @@ def _run(
     run: RunFolder,
     recipe: Recipe,
     dataset: Dataset,
-    prepared: Split,
+    prepared: Split | ClickTask,
     progress: Progress,
     command: str | None,
 ) -> RunFolder:
     begin = time.perf_counter()
-    report = check_leakage(prepared, dataset=dataset)
-    record = _record(recipe, dataset, prepared, report, command)
+    record = _record(recipe, dataset, prepared, command)
     first = main_process()
     if first and not (run.path / "run.json").exists():
         run.write("run.json", record)
@@ -135,7 +145,11 @@ def _run(
         recipe.context(), folder=run.path, progress=progress, log=run.log if first else _nothing
     )
     recommender = recipe.recommender()
-    fit = recommender.fit(prepared, context)
+    if isinstance(prepared, ClickTask):
+        assert isinstance(recommender, Ranker)
+        fit = recommender.fit_clicks(prepared, context)
+    else:
+        fit = recommender.fit(prepared, context)
     if not first:
         return run
     recommender.save(run.path)
@@ -150,10 +164,15 @@ def _run(
 
 
 def _measure(
-    run: RunFolder, recommender: Recommender, prepared: Split, recipe: Recipe, progress: Progress
+    run: RunFolder,
+    recommender: Recommender,
+    prepared: Split | ClickTask,
+    recipe: Recipe,
+    progress: Progress,
 ) -> None:
     write_evaluations(run, evaluate_all(recommender, prepared, recipe, progress))
-    run.write("samples.json", sample_lists(recommender, prepared))
+    lists = [] if isinstance(prepared, ClickTask) else sample_lists(recommender, prepared)
+    run.write("samples.json", lists)
 
 
 def _nothing(event: str, **facts: Any) -> None:
@@ -161,15 +180,33 @@ def _nothing(event: str, **facts: Any) -> None:
 
 
 def evaluate_all(
-    recommender: Recommender, prepared: Split, recipe: Recipe, progress: Progress
+    recommender: Recommender, prepared: Split | ClickTask, recipe: Recipe, progress: Progress
 ) -> dict[str, Evaluation]:
     """Figures of ``valid`` (when it has queries) and ``test``."""
-    parts: dict[Part, Queries] = {"valid": prepared.valid, "test": prepared.test}
+    parts: tuple[Part, ...] = ("valid", "test")
     return {
-        part: evaluate(recommender, prepared, part, recipe.evaluate, progress=progress)
-        for part, queries in parts.items()
-        if len(queries)
+        part: evaluate_part(recommender, prepared, part, recipe, progress)
+        for part in parts
+        if len(getattr(prepared, part))
     }
+
+
+def evaluate_part(
+    recommender: Recommender,
+    prepared: Split | ClickTask,
+    part: Part,
+    recipe: Recipe,
+    progress: Progress,
+) -> Evaluation:
+    """Figures of one part, as the recipe asks for them.
+
+    Raises:
+        InputError: nothing is asked in this part.
+    """
+    if isinstance(prepared, Split):
+        return evaluate(recommender, prepared, part, recipe.evaluate, progress=progress)
+    assert isinstance(recommender, Ranker) and recipe.clicks is not None
+    return evaluate_clicks(recommender, prepared, part, recipe.clicks.cut)
 
 
 def write_evaluations(run: RunFolder, evaluations: dict[str, Evaluation]) -> None:
@@ -190,6 +227,16 @@ def reopen(run: RunFolder) -> tuple[Recipe, Dataset, Split]:
     Raises:
         InputError: when the data is gone or has changed since the run.
     """
+    recipe, dataset = reopen_data(run)
+    return recipe, dataset, split_dataset(dataset, recipe.split)
+
+
+def reopen_data(run: RunFolder) -> tuple[Recipe, Dataset]:
+    """The recipe of a run and its data, read again.
+
+    Raises:
+        InputError: when the data is gone or has changed since the run.
+    """
     recipe = Recipe.read(run.path / "recipe.toml")
     dataset = load_dataset(recipe.data)
     if dataset.fingerprint != run.record["data"]["fingerprint"]:
@@ -197,16 +244,18 @@ def reopen(run: RunFolder) -> tuple[Recipe, Dataset, Split]:
             f"{recipe.data.source}: the data has changed since {run.path} was trained. "
             "Restore it, or train again."
         )
-    return recipe, dataset, split_dataset(dataset, recipe.split)
+    return recipe, dataset
 
 
 def _record(
-    recipe: Recipe,
-    dataset: Dataset,
-    prepared: Split,
-    report: LeakageReport,
-    command: str | None,
+    recipe: Recipe, dataset: Dataset, prepared: Split | ClickTask, command: str | None
 ) -> dict[str, Any]:
+    if isinstance(prepared, Split):
+        cut, leakage = describe_split(prepared), check_leakage(prepared, dataset=dataset)
+    else:
+        assert recipe.clicks is not None
+        cut = describe_clicks(prepared, recipe.clicks)
+        leakage = check_clicks(prepared, recipe.clicks.cut, dataset=dataset)
     return {
         "format": FORMAT,
         "status": "training",
@@ -217,6 +266,6 @@ def _record(
         "versions": versions(),
         "machine": machine() | {"device": recipe.run.device, "threads": recipe.run.threads},
         "data": describe_data(dataset, recipe.data),
-        "split": describe_split(prepared),
-        "leakage": describe_leakage(report),
+        "split": cut,
+        "leakage": describe_leakage(leakage),
     }

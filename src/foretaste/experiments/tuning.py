@@ -61,6 +61,8 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
         raise InputError(
             'the recipe has no [tune.space]. Write, for example, "model.dropout" = [0.1, 0.3, 0.5].'
         )
+    if recipe.clicks is not None:
+        raise InputError("[clicks]: a search measures lists of a split. Leave [clicks] out of it.")
     folder = Path(folder)
     check_space(recipe)
     recipe = recipe.model_copy(update={"data": located(recipe.data)})

@@ -18,6 +18,8 @@ SPLITS = {
     "and is asked about what came after it, as in use.",
     "leave-last-out": "Every user's last item is asked for. Other users' later behaviour is in "
     "training, so figures are better than in use.",
+    "user-time": "Every user's last impressions are asked for. Other users' later behaviour is in "
+    "training, so figures are better than in use.",
 }
 
 
@@ -114,6 +116,7 @@ def _split_facts(cut: Mapping[str, Any]) -> list[Fact]:
         facts += [Fact("Validation from", day(cuts[0])), Fact("Test from", day(cuts[-1]))]
     named = {
         "train_interactions": "Training interactions",
+        "train_impressions": "Training impressions",
         "vocabulary": "Items in training",
         "valid_queries": "Validation users",
         "test_queries": "Test users",

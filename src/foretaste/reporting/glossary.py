@@ -25,6 +25,13 @@ TERMS = {
     "coverage": "The share of the catalog that is in at least one list.",
     "gini": "How unevenly items get places in lists: 0 all equally often, near 1 a few get all.",
     "popularity_lift": "The popularity of what is shown over the popularity of what people choose.",
+    "auc": "The chance that what was chosen is judged higher than what was not, whoever was asked: "
+    "0.5 is guessing.",
+    "gauc": "AUC within each user, averaged with each user's impressions as weight.",
+    "log_loss": "How wrong the stated probabilities are, in nats: 0 when each is sure and right. "
+    "Less is better.",
+    "user_auc": "AUC within each user, averaged over users who chose some of what they were shown "
+    "and left some.",
     "head_share": "The share of places in lists held by the most chosen fifth of the catalog.",
 }
 GENERAL = (

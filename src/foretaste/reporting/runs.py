@@ -104,7 +104,7 @@ def part_to_report(runs: Sequence[ReportedRun]) -> str:
 
 
 def common_metrics(runs: Sequence[ReportedRun], part: str) -> list[str]:
-    """Metrics that all evaluated runs have, the one to judge by first: NDCG where it is there."""
+    """Metrics that all evaluated runs have, the one to judge by first: NDCG or a user's AUC."""
     measured = [run for run in runs if run.figures(part)]
     if not measured:
         return []
@@ -114,4 +114,4 @@ def common_metrics(runs: Sequence[ReportedRun], part: str) -> list[str]:
         if all(known(run.value(part, name)) for run in measured)
     ]
     accuracy = [name for name in names if name.partition("@")[0] not in BESIDE]
-    return sorted(accuracy, key=lambda name: not name.startswith("ndcg@"))
+    return sorted(accuracy, key=lambda name: not name.startswith(("ndcg@", "user_auc")))

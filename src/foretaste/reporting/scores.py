@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from foretaste.errors import InputError
-from foretaste.experiments.comparing import Comparison, compare
+from foretaste.experiments.comparing import LESS_IS_BETTER, Comparison, compare
 from foretaste.reporting import charts
 from foretaste.reporting.headline import significant
 from foretaste.reporting.runs import BESIDE, ReportedRun, labels_of
@@ -173,6 +173,12 @@ def _best_first(runs: Iterable[ReportedRun], part: str, metric: str) -> list[Rep
     return sorted(runs, key=lambda run: -(run.value(part, metric) or 0.0))
 
 
+def _best(runs: Iterable[ReportedRun], part: str, metric: str) -> float | None:
+    values = [run.value(part, metric) for run in runs]
+    found = [value for value in values if value is not None and known(value)]
+    return (min if metric in LESS_IS_BETTER else max)(found, default=None)
+
+
 def _bar(run: ReportedRun, part: str, metric: str) -> charts.Bar:
     return _interval_bar(run, run.figures(part).get(metric), metric)
 
@@ -194,7 +200,7 @@ def metrics_table(
     if not names:
         return None
     ordered = _best_first(runs, part, metric) if metric else list(runs)
-    best = {name: max([run.value(part, name) or 0.0 for run in runs]) for name in names}
+    best = {name: _best(runs, part, name) for name in names}
     rows = []
     for run in ordered:
         cells = []

@@ -22,6 +22,10 @@ _TITLES = {
     "gini": "Gini",
     "popularity_lift": "Popularity lift",
     "head_share": "Head share",
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "log_loss": "Log-loss",
+    "user_auc": "AUC of a user",
 }
 _UNBOUNDED = {"novelty", "popularity_lift"}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -49,7 +50,9 @@ def _fields(config: type[BaseModel], path: list[str]) -> list[str]:
     for part in path:
         field = config.model_fields.get(part)
         annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        # A section may be left out: ``Section | None``.
+        parts = [part for part in get_args(annotation) or (annotation,) if part is not NoneType]
+        if not (len(parts) == 1 and isinstance(parts[0], type) and issubclass(parts[0], BaseModel)):
             return []
-        config = annotation
+        config = parts[0]
     return list(config.model_fields)
