@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from kept import pack, unpack
 from lumos_alone import scores_of_own
-from lumos_views import Source, read, table_for, trained
+from lumos_views import Source, noisy, read, table_for, trained
 from peers.driving import write_table
 
 from foretaste.data.sequences import Sequences
@@ -67,6 +67,8 @@ LOCAL = {"optimizer": "sgd", "learning_rate": 1.0, "epochs": 1, "clip": 0.0, "wi
 """One step of gradient descent a round, so that nothing but the loss differs between arms."""
 SERVER = {"optimizer": "adam", "learning_rate": 0.01, "momentum": 0.9, "epsilon": 1e-7}
 """The mean over 430 clients of rows that few of them touch is tiny: FedAdam makes steps of it."""
+CONTRAST = 0.1
+"""The usual weight of the contrast, as in the note on the paper."""
 ALONE = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 30, "windows": 2}
 """Of a user who trains by itself."""
 
@@ -125,22 +127,17 @@ class Setting(NamedTuple):
 
     @property
     def condition(self) -> str:
-        """For file names and the table."""
+        """For file names."""
         told = [self.model]
         told += [f"noise {self.noise:.0%}"] if self.noise else []
         told += [f"attack {self.attack}"] if self.attack != "none" else []
         return ", ".join(told)
 
-
-def noisy(histories: Sequences, share: float, items: int, seed: int) -> Sequences:
-    """Histories with random items at random places, ``share`` of their length."""
-    rng = np.random.default_rng([seed, 1_000])
-    rows = []
-    for history in histories:
-        count = int(share * len(history) + rng.random())
-        places = rng.integers(len(history) + 1, size=count)
-        rows.append(np.insert(history, places, rng.integers(items, size=count)))
-    return Sequences.from_lists(rows)
+    @property
+    def row(self) -> str:
+        """For the table, where the weight of the contrast is told when it is not the usual one."""
+        weight = "" if self.contrast == CONTRAST else f", contrast {self.contrast:g}"
+        return self.condition + weight
 
 
 def users_of(setting: Setting, seed: int) -> NodeUsers:
@@ -294,12 +291,13 @@ def measure(setting: Setting, names: list[str], seeds: list[int]) -> None:
             for left in run.glob("*"):  # the checkpoint
                 left.unlink()
             means = {metric: round(float(found[metric].mean()), 4) for metric in METRICS}
-            print(setting.source.name, setting.condition, name, seed, json.dumps(means), flush=True)
+            print(setting.source.name, setting.row, name, seed, json.dumps(means), flush=True)
 
 
 def file_of(setting: Setting, name: str, seed: int) -> Path:
-    """Where an arm's figures of a seed are."""
-    stem = f"{setting.condition}-{setting.rounds} rounds-{setting.contrast}-{name}-{seed}"
+    """Where an arm's figures of a seed are; only views have a contrast."""
+    contrast = setting.contrast if ARMS[name].method == "lumos" else CONTRAST
+    stem = f"{setting.condition}-{setting.rounds} rounds-{contrast}-{name}-{seed}"
     return setting.folder / f"{stem.replace(', ', ' ').replace(' ', '_')}.npz"
 
 
@@ -324,7 +322,7 @@ def rows_of(setting: Setting) -> list[dict[str, Any]]:
     for name, some in known.items():
         row: dict[str, Any] = {
             "data": setting.source.name,
-            "condition": setting.condition,
+            "condition": setting.row,
             "arm": name,
             "seeds": len(some),
         }
@@ -360,7 +358,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", choices=sorted(MODELS), default="sasrec")
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--contrast", type=float, default=0.1)
+    parser.add_argument("--contrast", type=float, nargs="+", default=[CONTRAST])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0])
     parser.add_argument("--attack", nargs="+", default=["none"], choices=ATTACKS)
     parser.add_argument("--runs", type=Path, default=Path("runs/lumos"))
@@ -370,9 +368,10 @@ def main() -> None:
     archive = args.out.with_name("lumos.zip")  # of all conditions, whatever table is written
     unpack(archive, args.runs)
     settings = [
-        Setting(source, args.runs / name, args.model, args.rounds, args.contrast, noise, attack)
+        Setting(source, args.runs / name, args.model, args.rounds, contrast, noise, attack)
         for name in args.data
         for source in [read(name, args.office)]
+        for contrast in args.contrast
         for noise in args.noise
         for attack in args.attack
     ]

@@ -112,6 +112,17 @@ def trained(split: Split) -> Sequences:
     return split.train.take(np.flatnonzero(split.train.lengths > 1))
 
 
+def noisy(histories: Sequences, share: float, items: int, seed: int) -> Sequences:
+    """Histories with random items at random places, ``share`` of their length."""
+    rng = np.random.default_rng([seed, 1_000])
+    rows = []
+    for history in histories:
+        count = int(share * len(history) + rng.random())
+        places = rng.integers(len(history) + 1, size=count)
+        rows.append(np.insert(history, places, rng.integers(items, size=count)))
+    return Sequences.from_lists(rows)
+
+
 def make(
     name: str, source: Source, store: Path, model: LocalModelConfig, users: int, progress: Progress
 ) -> tuple[dict[bytes, View], int, int]:

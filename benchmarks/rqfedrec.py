@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from kept import pack, unpack
 from peers.driving import read_table, write_table
-from rqfedrec_runs import DIM, MEASURED, Arm, federate, questions, read_split
+from rqfedrec_runs import DIM, MEASURED, Arm, federate, popular, questions, read_split
 
 from foretaste.data.split import Split
-from foretaste.metrics import bootstrap_mean, paired_difference
+from foretaste.metrics import paired_difference
 
 HERE = Path(__file__).resolve()
 RAW = HERE.parent / "results" / "raw" / "rqfedrec"
@@ -35,12 +35,17 @@ ROWS = 2 * 64 + 6 * 32
 SENT = 4 * (ROWS * DIM + ROWS + 64 * DIM)
 OF_DATA: dict[str, dict[str, Any]] = {
     "ml-100k": {"rounds": 200, "clients": 1.0},
-    "movietweetings": {"rounds": 300, "clients": 0.2},
+    "movietweetings": {"rounds": 100, "clients": 0.2, "evaluate_every": 3},
     "amazon18-office": {"rounds": 300, "clients": 0.2},
 }
 REFRESH = {"ml-100k": 5, "movietweetings": 5, "amazon18-office": 20}
 """Rounds between new codes, which go down anew: rarer on the largest catalog."""
-RATES = (0.01, 0.03)
+RATES = {
+    "ml-100k": (0.01, 0.03),
+    "movietweetings": (0.003, 0.01),
+    "amazon18-office": (0.003, 0.01),
+}
+"""Of the server's steps."""
 HEADS = {"regularization": (1e-3, 1e-2)}
 SERVER_ITEMS = {"items_rate": (0.03, 0.06)}
 INT8 = {"precision": "int8", "upload": "int8"}
@@ -76,11 +81,11 @@ def arms(items: int, refresh: int) -> dict[str, Arm]:
     }
 
 
-def trials(arm: Arm) -> list[dict[str, Any]]:
+def trials(arm: Arm, rates: tuple[float, ...]) -> list[dict[str, Any]]:
     """Settings that are tried, four for every arm."""
     name, values = next(iter(arm.knob.items()))
     found = []
-    for rate, value in itertools.product(RATES, values):
+    for rate, value in itertools.product(rates, values):
         extra = {name: value} | ({"last_mix": value} if name == "first_mix" else {})
         found.append({**arm.settings, "server": {"learning_rate": rate}, **extra})
     return found
@@ -104,7 +109,7 @@ class Bench:
         """The settings of the trial with the best validation figure, of seed 100."""
         found = [
             self._kept(f"trial-{arm}-{number}", arm, settings, 100, 0.0, 0.0)
-            for number, settings in enumerate(trials(self.arms[arm]))
+            for number, settings in enumerate(trials(self.arms[arm], RATES[self.name]))
         ]
         return max(found, key=lambda one: one["valid"])["settings"]
 
@@ -132,25 +137,25 @@ class Bench:
 
 def quality(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str, Any]]:
     """Bytes and figures of all arms, with differences to PFedRec of the same users."""
-    rows = []
-    counts = bench.data.popularity
-    asked = questions(bench.data, 0, 0.0, 0.0).test_targets.items
-    rare = (asked >= 0) & (counts[np.maximum(asked, 0)] <= np.median(counts))
-    base = bench.run("pfedrec", seeds[0])
-    for arm in chosen:
-        first = bench.run(arm, seeds[0])
-        row: dict[str, Any] = {
-            "data": bench.name,
-            "arm": arm,
-            "down": f"{first['down']:,.0f}",
-            "up": f"{first['up']:,.0f}",
-            "times less": f"{(base['down'] + base['up']) / (first['down'] + first['up']):.1f}",
-        }
+    everybody = questions(bench.data, 0, 0.0, 0.0)
+    counts, targets = bench.data.popularity, everybody.test_targets.items
+    rare = (targets >= 0) & (counts[np.maximum(targets, 0)] <= np.median(counts))
+    base, other = bench.run("pfedrec", seeds[0]), bench.figures("pfedrec", seeds, "ndcg@10")
+    known, rows = popular(everybody), []
+    for arm in ("popularity", *chosen):
+        row: dict[str, Any] = {"data": bench.name, "arm": arm}
+        row |= dict.fromkeys(("down", "up", "times less"), "")
+        figures = known
+        if arm != "popularity":
+            first = bench.run(arm, seeds[0])
+            less = (base["down"] + base["up"]) / (first["down"] + first["up"])
+            row["down"], row["up"] = f"{first['down']:,.0f}", f"{first['up']:,.0f}"
+            row["times less"] = f"{less:.1f}"
+            figures = {name: bench.figures(arm, seeds, name) for name in known}
         for metric in (*MEASURED, *(f"{name} of 100" for name in MEASURED)):
-            row[metric] = f"{bootstrap_mean(bench.figures(arm, seeds, metric)).value:.4f}"
-        mine, other = (bench.figures(one, seeds, "ndcg@10") for one in (arm, "pfedrec"))
-        row["ndcg@10 - pfedrec"] = _difference(mine, other)
-        row["ndcg@10, rarer half of items"] = f"{mine[rare].mean():.4f}"
+            row[metric] = f"{figures[metric].mean():.4f}"
+        row["ndcg@10 - pfedrec"] = _difference(figures["ndcg@10"], other)
+        row["ndcg@10, rarer half of items"] = f"{figures['ndcg@10'][rare].mean():.4f}"
         rows.append(row)
     return rows
 

@@ -1,6 +1,7 @@
 """One federation of ``rqfedrec.py``: its data, its rounds, its figures for every user."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,20 +166,40 @@ def answers(
     method: Any, state: Arrays, heads: tuple[Arrays, np.ndarray], asked: Questions, round: int
 ) -> dict[str, np.ndarray]:
     """Each user's figures, over the whole catalog and against 99 items drawn at random."""
-    received, figures = method.to_send(state, round), {}
+    received = method.to_send(state, round)
     own, known = heads
     own = {name: array.copy() for name, array in own.items()}
     fresh = np.flatnonzero(~known)
     for name, array in method.first_personal(asked.keys[fresh]).items():
         own[name][fresh] = array
+
+    def scores(histories: Sequences, users: np.ndarray) -> torch.Tensor:
+        keys = asked.keys[users]
+        personal = {name: array[users] for name, array in own.items()}
+        return method.scores(received, LocalUsers(keys, keys, histories, personal))
+
     costs = method.cost(asked.test_histories.lengths) + len(asked.catalog)
-    groups = list(chunks(costs, method.config.memory))
+    return measured(asked, list(chunks(costs, method.config.memory)), scores)
+
+
+def popular(asked: Questions) -> dict[str, np.ndarray]:
+    """Each user's figures when everybody is given what was chosen most: what learning must beat."""
+    counts = torch.from_numpy(np.bincount(asked.train.items, minlength=len(asked.catalog))).float()
+    groups = np.array_split(np.arange(len(asked.test_users)), len(asked.test_users) // 64 + 1)
+    return measured(asked, groups, lambda histories, _: counts.repeat(len(histories), 1))
+
+
+def measured(
+    asked: Questions,
+    groups: list[np.ndarray],
+    scores_of: Callable[[Sequences, np.ndarray], torch.Tensor],
+) -> dict[str, np.ndarray]:
+    """Each user's figures from the scores ``[C, items]`` of histories and users."""
+    figures: dict[str, list[np.ndarray]] = {}
     for rows in groups:
         histories, users = asked.test_histories.take(rows), asked.test_users[rows]
-        targets = asked.test_targets.take(rows)
-        keys = asked.keys[users]
-        local = LocalUsers(keys, keys, histories, {n: array[users] for n, array in own.items()})
-        scores = method.scores(received, local)
+        targets, keys = asked.test_targets.take(rows), asked.keys[users]
+        scores = scores_of(histories, users)
         scores[
             torch.from_numpy(histories.rows), torch.from_numpy(histories.items).long()
         ] = -torch.inf
