@@ -109,7 +109,7 @@ def test_records_kept_one_by_one_give_the_scores_of_histories(
     model = made(name.split()[0], max_length=7, **kind, **hard)
     model.catalog = same_group.catalog
     torch.manual_seed(0)
-    model.network = model._network(20, 0)
+    model.network = model._network(20, 3)  # ratings are known to it, and of none of these events
     for parameter in model.network.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     monkeypatch.setattr(ranker, "PAIRS_AT_ONCE", 200)  # some items at a time
