@@ -10,9 +10,11 @@ import torch
 
 from foretaste.codes.opq import OPQConfig
 from foretaste.codes.parallel import FREE, SlotIndex
+from foretaste.data.batches import training_batches
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.coding import CodingConfig
+from foretaste.recommenders.core.generator import CodeLoss
 from foretaste.recommenders.mdgr import MDGR, Beams, Begun, MDGRNetwork
 
 from .generators import fitted, generator
@@ -258,3 +260,14 @@ def test_the_extra_level_is_a_slot(ordinary: Split):
         generator("mdgr", codes=extra, warm_up=6)
     with pytest.raises(InputError, match=r"opq: codes of 9 levels of 256 take 72 bits.*fewer"):
         generator("mdgr", codes={"tokenizer": {"unique": "extra"}})
+
+
+def test_products_over_the_catalog_are_in_bfloat16_when_asked_for(ordinary: Split):
+    model = fitted("mdgr", ordinary, whole=1.0, curriculum=0)  # every slot is hidden
+    loss = CodeLoss(model.network)
+    loss.progress = 1.0
+    (batch, *_) = training_batches(ordinary.train, 10, 128, np.random.default_rng(0))
+    with torch.no_grad():
+        whole, half = float(loss(batch, False)), float(loss(batch, True))
+    assert half != whole
+    assert half == pytest.approx(whole, rel=5e-3)

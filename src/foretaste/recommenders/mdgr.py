@@ -111,7 +111,7 @@ class MDGRNetwork(ReadingNetwork):
             self._catalog = self._catalog.to(self.slot.device)
         return self._catalog
 
-    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """See ``CodeNetwork``: of items; or of slots, the mean of the hidden ones times all."""
         views = self.config.views
         goals = targets.clamp_min(0).repeat_interleave(views, 1)  # [B, P V]
@@ -125,15 +125,17 @@ class MDGRNetwork(ReadingNetwork):
         real = (targets.repeat_interleave(views, 1).flatten() >= 0).nonzero().squeeze(1)
         hidden, goals, masks = hidden[real], goals[real], masks[real]
         if self.catalog is not None:
-            return self._of_items(hidden, goals, codes[real], self.catalog) / views
+            return self._of_items(hidden, goals, codes[real], self.catalog, half) / views
         losses = self.codes.losses(hidden, goals, self.config.smoothing)  # [n, L]
         asked = masks.float()
         return (losses * asked / asked.mean(1, keepdim=True)).sum() / views
 
-    def _of_items(self, hidden: Tensor, goals: Tensor, fixed: Tensor, catalog: SlotIndex) -> Tensor:
+    def _of_items(
+        self, hidden: Tensor, goals: Tensor, fixed: Tensor, catalog: SlotIndex, half: bool
+    ) -> Tensor:
         """The summed cross-entropy of items int64 ``[n]`` among those that agree with ``fixed``."""
-        whole = (fixed == FREE).all(1)
-        loss = linear_cross_entropy(hidden[whole].flatten(1), self.codes.of_catalog(), goals[whole])
+        whole, every = (fixed == FREE).all(1), self.codes.of_catalog()  # [n], [N, L D]
+        loss = linear_cross_entropy(hidden[whole].flatten(1), every, goals[whole], half=half)
         fixed = fixed[~whole]
         if not len(fixed):
             return loss

@@ -97,9 +97,9 @@ class S2GRNetwork(TIGERNetwork):
         """Levels whose thoughts are taught; what only tells collisions apart has no clusters."""
         return len(self.pointing)
 
-    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """See ``CodeNetwork``."""
-        del progress
+        del progress, half
         reading = self.read(items)
         goals = targets.flatten().clamp_min(0)  # [B P]
         real = (targets.flatten() >= 0).nonzero().squeeze(1)

@@ -97,9 +97,9 @@ class TIGERNetwork(ReadingNetwork):
         self.place.apply(small_normal)
         self.stepwise = Stepwise(config, codes, self.codes)
 
-    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """See ``CodeNetwork``."""
-        del progress
+        del progress, half
         reading = self.read(items)
         goals = targets.flatten().clamp_min(0)  # [B P]
         real = (targets.flatten() >= 0).nonzero().squeeze(1)

@@ -55,13 +55,14 @@ class CodeNetwork(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     @abstractmethod
-    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """The summed loss of a batch.
 
         Args:
             items: int64 ``[B, P]``.
             targets: int64 ``[B, P]``, the item after each event; -1 on padding.
             progress: share of the training that is done.
+            half: make products over the catalog in bfloat16, where there are any.
         """
 
     @abstractmethod

@@ -55,9 +55,9 @@ class CodeStream(CodeNetwork):
         self.apply(small_normal)
         self.stepwise = Stepwise(config, codes, self.codes)
 
-    def loss(self, items: Tensor, targets: Tensor, progress: float) -> Tensor:
+    def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """See ``CodeNetwork``."""
-        del progress
+        del progress, half
         real = targets >= 0
         following = torch.cat([items[:, 1:], torch.zeros_like(items[:, :1])], 1)
         following = torch.where(real, targets, following)  # an event may ask for nothing

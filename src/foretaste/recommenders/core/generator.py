@@ -70,14 +70,13 @@ class CodeLoss(nn.Module):
         self.network = network
 
     def forward(self, batch: Batch, half: bool) -> Tensor:
-        """A scalar. ``half`` is of no matter: no product is over the catalog."""
-        del half
+        """A scalar; ``half`` makes catalog products in bfloat16."""
         assert batch.targets is not None
         device = self.network.codes.numbers.device
         items, targets = (
             torch.from_numpy(part).to(device).long() for part in (batch.items, batch.targets)
         )
-        return self.network.loss(items, targets, self.progress)
+        return self.network.loss(items, targets, self.progress, half)
 
 
 class Asked(NamedTuple):
