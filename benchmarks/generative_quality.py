@@ -57,6 +57,8 @@ WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "bea
 ALL_CODES = {"normalise": "codes"}
 """Probabilities over all codes of a level, whether they lead to an item or not."""
 ALONE = {"architecture": "decoder-only", "reads": "codes"}
+UNTAUGHT = {"align": 0.0, "contrast": 0.0, "regularise": 0.0}
+"""Thoughts that nothing but the codes teaches: beside blank ones, what thinking alone is worth."""
 
 
 class Arm(NamedTuple):
@@ -122,6 +124,7 @@ ARMS = [
     Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
     Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
     Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
+    Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, "S2GR, blank thoughts", "S2GR"),
 ]
 NAMED = {arm.name: arm for arm in ARMS}
 DIAL = (0, 1, 2)
