@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 SMALL = [
@@ -27,6 +29,10 @@ SMALL = [
 def test_a_generator_is_trained_asked_and_explained(foretaste, log, name: str):
     done = foretaste("train", "--data", log, "--model", name, "--run", "run", *SMALL)
     assert done.code == 0, done.err
+    fit = json.loads((log.parent / "run" / "run.json").read_text())["fit"]
+    search = fit["details"]["search"]
+    assert search["results"] > 0 and search["illegal"] == 0 and search["best_found"] > 0
+    assert fit["notes"][-1].startswith("Illegal results: 0 of ")
     asked = ("recommend", "run", "--history-ids", "i3,i4,nothing", "-k", 3, "--explain")
     answer = foretaste(*asked, "--json").json
     assert [reason["item_id"] for reason in answer["reasons"]] == [

@@ -30,3 +30,5 @@ def resume(run: options.Run, quiet: options.Quiet = False, json: options.Json = 
         print_json({"run": str(folder.path), **folder.metrics["test"]})
     else:
         print_evaluation(folder.metrics["test"])
+        for note in folder.record["fit"]["notes"]:
+            say(note)
