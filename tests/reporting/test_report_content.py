@@ -242,7 +242,18 @@ def test_a_federation_shows_figures_of_others_than_validation(
     about["rounds"] = [still | {"round": 2, "figures": figures, "on_clients": {}}]
     run = make_run("sasrec", name="out", record={"federation": about})
     words = _words(write_report([run], tmp_path / "r.html"))
-    assert "the round that was kept: validation 0.5000; users who never train 0.1250" in words
+    assert "the round that was kept: validation 0.5000, users who never train 0.1250" in words
+
+
+def test_a_federation_tells_what_became_of_views(make_run: MakeRun, tmp_path: Path) -> None:
+    one = {"round": 1, "users": 4, "down": 2_000.0, "up": 3_000.0, "problems": {}, "figures": {}}
+    views = {"made": 1_200, "asked": 90, "unmatched": 7, "refused": 0, "without_views": 2}
+    about = {"method": "lumos", "rounds": [one], "views": views}
+    run = make_run("sasrec", record={"federation": about})
+    told = "Views: 1,200 histories were given some, 90 titles came from the language model, 7 of"
+    words = _words(write_report([run], tmp_path / "r.html"))
+    assert told in words and "2 times a user trained without" in words
+    assert "a prompt refused" not in words
 
 
 def test_a_federation_tells_bytes_of_training_and_of_evaluation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from foretaste.cli.display import print_json, print_table, say
 
@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from foretaste.experiments.run_folder import RunFolder
     from foretaste.federated.core.boundary import Declared
     from foretaste.federated.plan import Plan
-
-VIEWS = {
-    "made": "histories were given some",
-    "asked": "titles came from the language model",
-    "unmatched": "of them are not in the catalog and were dropped",
-    "refused": "histories had a prompt refused",
-    "without_views": "times a user trained without",
-}
-"""What is counted where views are made, and how it is told."""
 
 
 def print_privacy(plan: Plan, dataset: Dataset, as_json: bool) -> None:
@@ -43,6 +34,7 @@ def print_privacy(plan: Plan, dataset: Dataset, as_json: bool) -> None:
 def print_federation(folder: RunFolder, quiet: bool, as_json: bool) -> None:
     """Figures of a finished run, with bytes and epsilon."""
     from foretaste.cli.figures import print_evaluation
+    from foretaste.reporting.federation import figures_kept, of_views
 
     about = folder.record["federation"]
     rounds = about["rounds"]
@@ -61,27 +53,12 @@ def print_federation(folder: RunFolder, quiet: bool, as_json: bool) -> None:
         f"{about['nodes']:,} nodes ({about['engine']}); a client receives {down:,.0f} bytes a "
         f"round and sends {up:,.0f}."
     )
-    for one in rounds:
-        if one["round"] == about["best_round"]:
-            _say_kept(one, about["metric"])
-    views = about.get("views") or {}
-    if told := [f"{views[name]:,} {what}" for name, what in VIEWS.items() if views.get(name)]:
-        say(f"Views: {'; '.join(told)}.")
+    for told in (figures_kept(about), of_views(about)):
+        if told:
+            say(f"{told}.")
     if about["epsilon"] is not None:
         say(f"Privacy of a user: epsilon {about['epsilon']:.2f} at delta {about['delta']:g}.")
     say(f"{folder.path} is ready. Try: foretaste report {folder.path}")
-
-
-def _say_kept(one: dict[str, Any], metric: str) -> None:
-    """Figures of the round that was kept, by whom they are of."""
-    found = {
-        "validation": one["figures"].get("valid"),
-        "users who never train": one["figures"].get("held_out"),
-        "clients' own newest events": one["on_clients"].get(metric),
-    }
-    told = [f"{who} {value:.4f}" for who, value in found.items() if value is not None]
-    if told:
-        say(f"Round {one['round']} was kept, with {metric}: {', '.join(told)}.")
 
 
 def print_prepared(folder: RunFolder, quiet: bool, as_json: bool) -> None:

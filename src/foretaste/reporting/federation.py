@@ -14,6 +14,14 @@ from foretaste.reporting.tables import Cell, Row, Table
 from foretaste.reporting.wording import NOTHING, figure, known, metric_title, size, whole
 
 KILOBYTE = 1_000
+VIEWS = {
+    "made": "histories were given some",
+    "asked": "titles came from the language model",
+    "unmatched": "of them are not in the catalog and were dropped",
+    "refused": "histories had a prompt refused",
+    "without_views": "times a user trained without",
+}
+"""What is counted where views are made, and how it is told."""
 
 
 class Federation(NamedTuple):
@@ -26,7 +34,7 @@ class Federation(NamedTuple):
             average.
         shown: runs with a line in the charts.
         table: clients, bytes of a round, epsilon, nodes that failed.
-        notes: figures of the round that was kept, and kinds of problems that nodes had.
+        notes: figures of the round that was kept, what became of views, problems of nodes.
     """
 
     metric: str
@@ -56,27 +64,36 @@ def federation(runs: Sequence[ReportedRun]) -> Federation | None:
         ),
         shown=tuple(run for run, line in zip(federated, by_rounds, strict=True) if line.points),
         table=_table(federated),
-        notes=tuple(note for run in federated for note in (*_of_whom(run), *_problems(run))),
+        notes=tuple(note for run in federated for note in _told(run)),
     )
 
 
-def _of_whom(run: ReportedRun) -> list[str]:
-    """Figures of the round that was kept, where more was measured than validation."""
+def figures_kept(about: Mapping[str, Any]) -> str:
+    """The figures of the round that was kept, by whom they are of; empty when it has none."""
+    kept = next((one for one in about["rounds"] if one["round"] == about.get("best_round")), {})
+    at_server, at_clients = kept.get("figures") or {}, kept.get("on_clients") or {}
+    found = {
+        "validation": at_server.get("valid"),
+        "users who never train": at_server.get("held_out"),
+        "clients' own newest events": at_clients.get(about.get("metric")),
+    }
+    told = [f"{who} {figure(value)}" for who, value in found.items() if known(value)]
+    if not told:
+        return ""
+    return f"{metric_title(str(about['metric']))} of the round that was kept: {', '.join(told)}"
+
+
+def of_views(about: Mapping[str, Any]) -> str:
+    """What became of views where they were made; empty when none were asked for."""
+    counts = about.get("views") or {}
+    told = [f"{whole(counts[name])} {what}" for name, what in VIEWS.items() if counts.get(name)]
+    return f"Views: {', '.join(told)}" if told else ""
+
+
+def _told(run: ReportedRun) -> list[str]:
     about = run.section("federation")
-    found = {}
-    for one in about["rounds"]:
-        if one["round"] == about.get("best_round"):
-            at_server, at_clients = one.get("figures") or {}, one.get("on_clients") or {}
-            found = {
-                "validation": at_server.get("valid"),
-                "users who never train": at_server.get("held_out"),
-                "clients' own newest events": at_clients.get(about.get("metric")),
-            }
-    told = {who: f"{who} {figure(value)}" for who, value in found.items() if known(value)}
-    if not told.keys() - {"validation"}:
-        return []
-    metric = metric_title(str(about.get("metric")))
-    return [f"{run.title}: {metric} of the round that was kept: {'; '.join(told.values())}"]
+    told = [f"{run.title}: {one}" for one in (figures_kept(about), of_views(about)) if one]
+    return [*told, *_problems(run)]
 
 
 def _line(run: ReportedRun, places: Mapping[int, float]) -> charts.Line:
