@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
-from foretaste.recommenders.core.generator import source_of
+from foretaste.recommenders.core.generator import Generator, source_of
 from foretaste.recommenders.core.search_check import SearchCheck
 
 from .generators import TRAIN, fitted, generator
@@ -104,6 +105,25 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, ordinary: Split, tmp_
     ours, theirs = resumed._arrays(), straight._arrays()
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_training_goes_on_with_the_codes_that_it_made(ordinary: Split, tmp_path: Path, monkeypatch):
+    """Another machine may make others of the same seed: its rounding is another."""
+    run = RunContext(folder=tmp_path)
+    with pytest.raises(Killed):
+        generator("s2gr").fit(ordinary, replace(run, progress=KilledAfter(1)))
+    straight = generator("s2gr")
+    straight.fit(ordinary)
+    made = Generator._coded
+    monkeypatch.setattr(
+        Generator, "_coded", lambda self, split, run: made(self, split, replace(run, seed=9))
+    )
+    resumed = generator("s2gr")
+    resumed.fit(ordinary, run)
+    ours, theirs = resumed._arrays(), straight._arrays()
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+    with pytest.raises(InputError, match="training began with other codes"):
+        generator("s2gr", size=5).fit(ordinary, run)
 
 
 def test_training_does_not_go_on_with_other_codes(ordinary: Split, tmp_path: Path):

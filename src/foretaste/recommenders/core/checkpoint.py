@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import require_version
 from foretaste.recommenders.core.results import Epoch
-from foretaste.storage import read_arrays_about, write_arrays
+from foretaste.storage import read_arrays, read_arrays_about, write_arrays
 
 FILE = "checkpoint.safetensors"
+KEPT = "kept/"
 
 
 class Origin(NamedTuple):
@@ -53,8 +54,9 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: TrainingState,
     origin: Origin,
+    kept: dict[str, np.ndarray],
 ) -> None:
-    """Write network, optimizer and state to ``folder`` in one step."""
+    """Write network, optimizer, state and what is ``kept`` with them to ``folder`` in one step."""
     about: dict[str, Any] = {"origin": origin._asdict()}
     about |= {name: value for name, value in vars(state).items() if name != "best"}
     about["curve"] = [list(epoch) for epoch in state.curve]
@@ -62,7 +64,23 @@ def save_checkpoint(
     arrays |= {f"best/{name}": value for name, value in state.best.items()}
     for index, slots in optimizer.state_dict()["state"].items():
         arrays |= {f"optimizer/{index}/{slot}": value for slot, value in slots.items()}
-    write_arrays(folder / FILE, {name: _numpy(value) for name, value in arrays.items()}, about)
+    plain = {name: _numpy(value) for name, value in arrays.items()}
+    plain |= {f"{KEPT}{name}": value for name, value in kept.items()}
+    write_arrays(folder / FILE, plain, about)
+
+
+def read_kept(folder: Path | None) -> dict[str, np.ndarray]:
+    """What a checkpoint holds that was made before training; nothing without a checkpoint.
+
+    Raises:
+        InputError: when the file is damaged.
+    """
+    if folder is None or not (folder / FILE).exists():
+        return {}
+    arrays = read_arrays(folder / FILE)
+    return {
+        name.removeprefix(KEPT): array for name, array in arrays.items() if name.startswith(KEPT)
+    }
 
 
 def load_checkpoint(
@@ -87,6 +105,8 @@ def load_checkpoint(
     parts: dict[str, dict[str, Tensor]] = {"network": {}, "best": {}, "optimizer": {}}
     try:
         for name, value in arrays.items():
+            if name.startswith(KEPT):
+                continue
             part, rest = name.split("/", 1)
             parts[part][rest] = torch.from_numpy(value)
         network.load_state_dict(parts["network"])

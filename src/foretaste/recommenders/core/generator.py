@@ -26,7 +26,7 @@ from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext, Wanted
-from foretaste.recommenders.core.checkpoint import Origin
+from foretaste.recommenders.core.checkpoint import Origin, read_kept
 from foretaste.recommenders.core.code_network import CodeNetwork
 from foretaste.recommenders.core.coding import CodedCatalog, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
@@ -193,6 +193,10 @@ class Generator(Recommender):
         torch.manual_seed(run.seed)
         coded = self._coded(split, run)
         self.codes = coded.codes_for(split.catalog, str(self.config.codes_from))
+        if self.config.codes_from is None and (kept := read_kept(run.folder)):
+            begun = self._codes_of(kept)
+            if begun.sizes == self.codes.sizes:  # made again, they may differ in what was rounded
+                self.codes = begun
         self.network = self._network(self.codes)
         self._indexed = None
         config: TrainConfig = self.config.train
@@ -209,6 +213,7 @@ class Generator(Recommender):
             length=self.config.max_length,
             items=max(self.codes.sizes),
             origin=Origin(self.version, self.codes.table_fingerprint),
+            kept=self._code_arrays(),
         )
         report = Trainer(objective, split.train, config, run).fit()
         check = self.check_search(asked.histories if len(asked) else split.train)
@@ -308,6 +313,9 @@ class Generator(Recommender):
     def _arrays(self) -> dict[str, np.ndarray]:
         state = self.network.state_dict()
         arrays = {f"network/{name}": value.detach().cpu().numpy() for name, value in state.items()}
+        return arrays | self._code_arrays()
+
+    def _code_arrays(self) -> dict[str, np.ndarray]:
         codes = {
             "table": self.codes.table,
             "nearest": self.codes.nearest,
@@ -315,19 +323,23 @@ class Generator(Recommender):
             "ordered": np.array([self.codes.ordered]),
         }
         codes |= {f"book/{level}": book for level, book in enumerate(self.codes.codebooks)}
-        return arrays | {f"codes/{name}": value for name, value in codes.items()}
+        return {f"codes/{name}": value for name, value in codes.items()}
+
+    def _codes_of(self, arrays: dict[str, np.ndarray]) -> Codes:
+        """What ``_code_arrays`` gave."""
+        books = sum(name.startswith("codes/book/") for name in arrays)
+        return Codes(
+            pl.Series("item_id", self._fitted_catalog().item_ids, dtype=pl.String),
+            arrays["codes/table"],
+            tuple(arrays["codes/sizes"].tolist()),
+            arrays["codes/nearest"],
+            tuple(arrays[f"codes/book/{level}"] for level in range(books)),
+            bool(arrays["codes/ordered"][0]),
+        )
 
     def _set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
-        books = sum(name.startswith("codes/book/") for name in arrays)
         try:
-            self.codes = Codes(
-                pl.Series("item_id", self._fitted_catalog().item_ids, dtype=pl.String),
-                arrays["codes/table"],
-                tuple(arrays["codes/sizes"].tolist()),
-                arrays["codes/nearest"],
-                tuple(arrays[f"codes/book/{level}"] for level in range(books)),
-                bool(arrays["codes/ordered"][0]),
-            )
+            self.codes = self._codes_of(arrays)
         except InputError as error:
             raise ValueError(str(error)) from error
         self.network = self._network(self.codes)

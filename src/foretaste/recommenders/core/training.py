@@ -102,6 +102,7 @@ class Objective:
         length: the longest window, in events.
         items: size of the vocabulary.
         origin: what the network is of.
+        kept: what was made before training and goes into its checkpoints (``read_kept``).
     """
 
     loss: nn.Module
@@ -110,6 +111,7 @@ class Objective:
     length: int
     items: int
     origin: Origin = field(default_factory=Origin)
+    kept: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Trainer:
@@ -147,7 +149,7 @@ class Trainer:
                 does not fit.
         """
         config, run, network = self.config, self.run, self.objective.network
-        origin, optimizer = self.objective.origin, self.prepare()
+        optimizer = self.prepare()
         stopped = "all epochs done"
         with run.progress.task("training", config.epochs) as task:
             task.advance(self.state.next_epoch - 1)
@@ -157,7 +159,8 @@ class Trainer:
                     break
                 epoch = self._epoch()
                 if run.folder is not None and self.fabric.is_global_zero:
-                    save_checkpoint(run.folder, network, optimizer, self.state, origin)
+                    origin, kept = self.objective.origin, self.objective.kept
+                    save_checkpoint(run.folder, network, optimizer, self.state, origin, kept)
                     run.log("epoch", **epoch._asdict())
                 self.fabric.barrier()
                 task.advance(1, self._note(epoch))
