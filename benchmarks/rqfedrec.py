@@ -49,6 +49,8 @@ RATES = {
 HEADS = {"regularization": (1e-3, 1e-2)}
 SERVER_ITEMS = {"items_rate": (0.03, 0.06)}
 INT8 = {"precision": "int8", "upload": "int8"}
+FINER = {**INT8, "sketch": 1024, "collaborative_levels": 12, "items_rate": 0.03}
+"""A byte a number, and what that saves spent on what the server learns of single items."""
 
 
 def arms(items: int, refresh: int) -> dict[str, Arm]:
@@ -77,6 +79,7 @@ def arms(items: int, refresh: int) -> dict[str, Arm]:
         "curriculum": Arm("rqfedrec", made, SERVER_ITEMS),
         "curriculum, mean over all": Arm("rqfedrec", made | {"average": "all"}, SERVER_ITEMS),
         "curriculum, no sketch": Arm("rqfedrec", made | {"sketch": 0}, SERVER_ITEMS),
+        "curriculum, finer": Arm("rqfedrec", made | FINER, HEADS),
         "curriculum, int8": Arm("rqfedrec", made | INT8, SERVER_ITEMS),
     }
 

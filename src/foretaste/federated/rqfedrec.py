@@ -27,6 +27,7 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 import torch
 from pydantic import Field, model_validator
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from foretaste.codes.kmeans import kmeans, nearest
@@ -300,10 +301,9 @@ class RQFedRec(PFedRec):
         The least change that explains that of the codes, then what the sketch says beyond it.
         """
         codes = self.codes(state)
-        shared = np.full(self.rows, _RIDGE)[:, None] * np.eye(self.rows)
-        for one in codes.T:
-            for other in codes.T:  # how many items two codes share
-                np.add.at(shared, (one, other), 1.0)
+        ends = np.arange(len(codes) + 1) * codes.shape[1]
+        held = csr_array((np.ones(codes.size), codes.ravel(), ends), shape=(len(codes), self.rows))
+        shared = (held.T @ held).toarray() + _RIDGE * np.eye(self.rows)  # items of two codes
         weights = np.linalg.solve(shared, mean[TABLE].astype(np.float64))
         asked = weights[codes].sum(1)  # [items, D]
         if self._sketched:
