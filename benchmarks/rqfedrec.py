@@ -177,7 +177,7 @@ def noise_rows(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[s
         for noise in (0.1, 0.2, 0.3):
             found = bench.figures(arm, seeds, "ndcg@10", noise=noise)
             drop = 1 - found.mean() / whole.mean()
-            row[f"{noise:.0%} random"] = f"{found.mean():.4f} (-{drop:.1%})"
+            row[f"{noise:.0%} random"] = f"{found.mean():.4f} ({-drop:+.1%})"
             row[f"loss at {noise:.0%}"] = _difference(found, whole)
         rows.append(row)
     return rows
