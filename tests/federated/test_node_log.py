@@ -44,6 +44,15 @@ def test_lines_hold_what_was_said_with_its_counts(tmp_path):
     assert counted(tmp_path) == {} and last_warning(tmp_path) == ""
 
 
+def test_half_a_line_of_a_killed_process_is_passed_over(tmp_path):
+    with node_log(tmp_path):
+        LOGGER.warning("%(made)d of %(kind)s", {"made": 3, "kind": "views"})
+    with (tmp_path / FILE).open("ab") as file:
+        file.write(b'{"at": "2026", "level": "warning", "said": "\xc3')
+    assert counted(tmp_path) == {"made": 3}
+    assert last_warning(tmp_path).startswith("3 of views")
+
+
 def test_warnings_go_to_the_terminal_as_without_a_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     for folder in (None, tmp_path):
