@@ -33,8 +33,8 @@ types: $(VENV)/.dev ## types (pyright)
 imports: $(VENV)/.dev ## floors: imports go down only (import-linter)
 	$(BIN)/lint-imports
 
-tests: $(VENV)/.dev ## tests (pytest)
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+tests: $(VENV)/.dev ## tests, slow ones too (pytest)
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m ""
 
 format: $(VENV)/.dev ## put the code into the project's format
 	$(BIN)/ruff check --fix .
