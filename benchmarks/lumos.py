@@ -6,11 +6,11 @@
 
 Leave-last-out, k-core 5, full ranking, seen items left out; SASRec (or ``--model gru4rec``) of 32
 numbers, two blocks, one client a user, a tenth of them a round. In 60 rounds no setting that was
-tried comes far beyond popularity, so there are 200. Validation chooses the round. Every
-arm and seed is one file of per-user figures in ``--runs``, and a run that was stopped goes on from
-its last round; the table is written beside this script from all files that are there. Intervals are
-over users, of each user's mean over the seeds; p-values are of paired sign flips against
-``fedavg``, Holm-corrected within a data set and condition.
+tried comes far beyond popularity, so there are 200. Validation chooses the round. Every arm and
+seed is one file of per-user figures in ``--runs``, and a run that was stopped goes on from its last
+round; the table is written from all files that are there, beside this script, and its rows of other
+data and conditions stay as they are. Intervals are over users, of each user's mean over the seeds;
+p-values: paired sign flips against ``fedavg``, Holm-corrected within a data set and condition.
 
 ``--noise`` puts so many random items (a share of the history) at random places of every training
 history; questions stay as they are. ``--attack`` makes a tenth of clients hostile. Arms that read
@@ -32,7 +32,7 @@ import torch
 from kept import pack, unpack
 from lumos_alone import scores_of_own
 from lumos_views import Source, noisy, read, table_for, trained
-from peers.driving import write_table
+from peers.driving import read_table, write_table
 
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Queries
@@ -378,7 +378,10 @@ def main() -> None:
     for setting in settings:
         measure(setting, args.arms, args.seeds)
     pack(args.runs, archive)
-    write_table(args.out, [row for setting in settings for row in rows_of(setting)], ABOUT)
+    rows = [row for setting in settings for row in rows_of(setting)]
+    made = {(row["data"], row["condition"]) for row in rows}
+    other = [one for one in read_table(args.out) if (one["data"], one["condition"]) not in made]
+    write_table(args.out, other + rows, ABOUT)
     print(args.out.read_text())
 
 

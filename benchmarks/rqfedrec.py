@@ -30,9 +30,11 @@ from foretaste.metrics import paired_difference
 
 HERE = Path(__file__).resolve()
 RAW = HERE.parent / "results" / "raw" / "rqfedrec"
-ROWS = 2 * 64 + 6 * 32
-"""Code vectors of every coded arm; with counts and sketch a client sends the bytes of 394 rows."""
-SENT = 4 * (ROWS * DIM + ROWS + 64 * DIM)
+INT8 = {"precision": "int8", "upload": "int8"}
+ROWS, SKETCH = 2 * 64 + 12 * 32, 1024
+"""Code vectors of coded arms, and rows of their sketch."""
+SENT = (ROWS + SKETCH) * (DIM + 4) + 4 * ROWS
+"""Bytes that a client of the curriculum sends: a number each, a step a row, counts of codes."""
 OF_DATA: dict[str, dict[str, Any]] = {
     "ml-100k": {"rounds": 200, "clients": 1.0},
     "movietweetings": {"rounds": 100, "clients": 0.2, "evaluate_every": 3},
@@ -48,39 +50,45 @@ RATES = {
 """Of the server's steps."""
 HEADS = {"regularization": (1e-3, 1e-2)}
 SERVER_ITEMS = {"items_rate": (0.03, 0.06)}
-INT8 = {"precision": "int8", "upload": "int8"}
-FINER = {**INT8, "sketch": 1024, "collaborative_levels": 12, "items_rate": 0.03}
-"""A byte a number, and what that saves spent on what the server learns of single items."""
+FLOAT32 = {"precision": "float32", "upload": "float32"}
+COARSE = {
+    **FLOAT32,
+    "sketch": 64,
+    "collaborative_levels": 6,
+    "items_rate": 0.06,
+}
+"""As many bytes as by default, spent on whole numbers instead of on codes and sketch."""
 
 
 def arms(items: int, refresh: int) -> dict[str, Arm]:
-    """All arms; small and hashed tables get the bytes that coded arms send up, or a little more."""
-    both_random = {
-        "semantic": "random",
-        "refresh": 0,
-        "sketch": 0,
-        "first_mix": 0.5,
-        "last_mix": 0.5,
-    }
+    """All arms; small and hashed tables get the bytes that coded arms send up, or a little more.
+
+    A small table is sent as bytes where that lets it be wider.
+    """
+    plain = {"refresh": 0, "sketch": 0, "first_mix": 0.5, "last_mix": 0.5}
     made = {"refresh": refresh}
     fixed = {"first_mix": (0.5, 0.9), "last_mix": (0.9,)}
+    whole, bytes_each = -(-SENT // (4 * items)), -(-SENT // items) - 4
+    small = (whole, {}) if whole >= bytes_each else (min(DIM, bytes_each), INT8)
     return {
         "pfedrec": Arm("pfedrec", {}, HEADS),
+        "pfedrec, int8": Arm("pfedrec", INT8, HEADS),
         "fedmf": Arm("fedmf", {}, HEADS),
         "fedrap": Arm("fedrap", {}, {"own_rate": (10.0, 50.0)}),
-        "small dim": Arm("pfedrec", {}, HEADS, -(-SENT // (4 * items))),
-        "hashed": Arm("pfedrec", {"rows": -(-SENT // (4 * DIM))}, {"hashes": (1, 2)}),
-        "random codes": Arm("rqfedrec", both_random, HEADS),
-        "semantic only": Arm("rqfedrec", {"semantic_levels": 5, "collaborative_levels": 0}, HEADS),
+        "small dim": Arm("pfedrec", small[1], HEADS, small[0]),
+        "hashed": Arm("pfedrec", {"rows": -(-SENT // (DIM + 4)), **INT8}, {"hashes": (1, 2)}),
+        "random codes": Arm("rqfedrec", plain | {"semantic": "random"}, HEADS),
+        "semantic only": Arm("rqfedrec", {"semantic_levels": 8, "collaborative_levels": 0}, HEADS),
         "collaborative only": Arm(
-            "rqfedrec", made | {"semantic_levels": 0, "collaborative_levels": 10}, SERVER_ITEMS
+            "rqfedrec", made | {"semantic_levels": 0, "collaborative_levels": 16}, HEADS
         ),
         "fixed mix": Arm("rqfedrec", made, fixed),
-        "curriculum": Arm("rqfedrec", made, SERVER_ITEMS),
-        "curriculum, mean over all": Arm("rqfedrec", made | {"average": "all"}, SERVER_ITEMS),
-        "curriculum, no sketch": Arm("rqfedrec", made | {"sketch": 0}, SERVER_ITEMS),
-        "curriculum, finer": Arm("rqfedrec", made | FINER, HEADS),
-        "curriculum, int8": Arm("rqfedrec", made | INT8, SERVER_ITEMS),
+        "curriculum": Arm("rqfedrec", made, HEADS),
+        "curriculum, a node a user": Arm("rqfedrec", made, HEADS, alone=True),
+        "curriculum, float32": Arm("rqfedrec", made | FLOAT32, HEADS),
+        "curriculum, mean over all": Arm("rqfedrec", made | {"average": "all"}, HEADS),
+        "curriculum, no sketch": Arm("rqfedrec", made | {"sketch": 0}, HEADS),
+        "curriculum, coarse": Arm("rqfedrec", made | COARSE, SERVER_ITEMS),
     }
 
 
@@ -202,20 +210,22 @@ def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict
     """Bytes of one client and round by shapes alone, and what of it is codes."""
     rows = []
     for items in sizes:
-        vectors = 4 * items * DIM
-        table = 4 * ROWS * DIM
+        vectors, rounded = 4 * items * DIM, items * (DIM + 4)
+        table = ROWS * (DIM + 4)
         for refresh in (5, 50):
-            codes = 6 * items / refresh
+            codes = 12 * items / refresh
             down, up = table + codes, SENT
             rows.append(
                 {
                     "items": f"{items:,}",
                     "item vectors, each way": f"{vectors:,}",
+                    "the same, int8": f"{rounded:,}",
                     "rounds between codes": refresh,
                     "codebooks down": f"{table:,}",
                     "codes down": f"{codes:,.0f}",
                     "up": f"{up:,}",
                     "times less": f"{2 * vectors / (down + up):,.1f}",
+                    "times less than int8": f"{2 * rounded / (down + up):,.1f}",
                 }
             )
     return rows
@@ -223,19 +233,18 @@ def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict
 
 ABOUT = {
     "quality": "Leave-last-out, full ranking and the target among 99 drawn items; bytes of a "
-    "client and round as serialised, mean over rounds (int8: the sum of the one node is rounded; "
-    "files of runs without `upload` rounded each client's update, and theirs are the bytes that a "
-    "node of one user would send); differences over the same users with 95 % intervals. Written by "
-    "`benchmarks/rqfedrec.py`.",
+    "client and round as serialised, mean over rounds; arms of codes and hashed rows send and "
+    "receive a byte a number, and what goes up is rounded once for all users of the one node; "
+    "differences over the same users with 95 % intervals. Written by `benchmarks/rqfedrec.py`.",
     "noise": "NDCG@10 with a share of every history's events drawn at random. Written by "
     "`benchmarks/rqfedrec.py`.",
     "cold": "Targets among a tenth of the items that comes only after training: in no history and "
     "no one's negative. Of 100: among 99 drawn items, most of them old; of new: among new items "
     "alone; differences with 95 % intervals over targets of all seeds. Written by "
     "`benchmarks/rqfedrec.py`.",
-    "bytes": "Arithmetic: float32, 32 dimensions, 320 code vectors, a sketch of 64 rows, 6 "
-    "collaborative codes of a byte; the two semantic codes travel once. Written by "
-    "`benchmarks/rqfedrec.py`.",
+    "bytes": "Arithmetic: 32 dimensions; 512 code vectors and a sketch of 1,024 rows, a byte a "
+    "number and a step a row; 12 collaborative codes of a byte; the two semantic codes travel "
+    "once. Written by `benchmarks/rqfedrec.py`.",
 }
 CONTROLS = ["pfedrec", "small dim", "hashed", "semantic only", "curriculum"]
 

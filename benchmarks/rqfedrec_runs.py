@@ -32,12 +32,16 @@ DIM = 32
 
 
 class Arm(NamedTuple):
-    """A method, its settings, and the field besides the server's rate that is tuned."""
+    """A method, its settings, and the field besides the server's rate that is tuned.
+
+    ``alone`` gives every user a node, so that each rounds its own update; else one node has all.
+    """
 
     method: str
     settings: dict[str, Any]
     knob: dict[str, tuple[Any, ...]]
     dim: int | None = None
+    alone: bool = False
 
 
 class Questions(NamedTuple):
@@ -141,13 +145,17 @@ def federate(arm: Arm, settings: dict[str, Any], asked: Questions, seed: int) ->
     values = {"evaluate_every": 9, "client_evaluation": True, **settings}
     config = build_config(method_class.Config, values, place=arm.method)
     method = method_class(config, World(asked.catalog, ALS(factors=arm.dim or DIM), seed))
-    node = Node(method, NodeUsers(asked.keys, asked.train, asked.valid), "node")
-    server = Server(method, LocalFleet([node]), clients=len(asked.keys))
-    begin, best, heads = time.process_time(), -1.0, node.store.before(1)
+    everybody = np.arange(len(asked.keys))
+    nodes = [
+        Node(method, users_of(asked, rows), f"node {rows[0]}")
+        for rows in (everybody[:, None] if arm.alone else everybody[None])
+    ]
+    server = Server(method, LocalFleet(nodes), clients=len(everybody))
+    begin, best, heads = time.process_time(), -1.0, kept(nodes, 1)
     while server.now.next_round <= config.rounds:
         server.step()
         if server.now.best_value is not None and server.now.best_value > best:
-            best, heads = server.now.best_value, node.store.before(server.now.next_round)
+            best, heads = server.now.best_value, kept(nodes, server.now.next_round)
     curve = server.now.curve
     figures = answers(method, server.now.best, heads, asked, server.now.best_round or 0)
     return {
@@ -160,6 +168,18 @@ def federate(arm: Arm, settings: dict[str, Any], asked: Questions, seed: int) ->
         "seconds": time.process_time() - begin,
         "figures": {name: values.tolist() for name, values in figures.items()},
     }
+
+
+def users_of(asked: Questions, rows: np.ndarray) -> NodeUsers:
+    """Those who train, as one node holds them."""
+    return NodeUsers(asked.keys[rows], asked.train.take(rows), asked.valid.take(rows))
+
+
+def kept(nodes: list[Node], round: int) -> tuple[Arrays, np.ndarray]:
+    """What users of all nodes keep before a round, and who keeps something."""
+    arrays, known = zip(*[node.store.before(round) for node in nodes], strict=True)
+    parts = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
+    return parts, np.concatenate(known)
 
 
 def answers(

@@ -153,13 +153,31 @@ def test_bytes_are_those_of_the_table(rows):
         assert values < measured < values + 600  # header: names, shapes, round; and counts
 
 
-@pytest.mark.parametrize("name", ["fedmf", "pfedrec"])
-def test_devices_learn_what_their_users_choose(name):
+def test_a_table_of_bytes_comes_down_and_is_read_as_what_it_was():
+    method = table_method("pfedrec", precision="int8", clients=1.0, spread=1.0)
+    state = method.start()
+    done = server_of(method, ring(12)).step()
+    values = ITEMS * (DIM + 4)
+    assert sum(one.bytes for one in method.down()) == values
+    assert values < done.down < values + 700
+    sent = method.to_send(state, 1)
+    assert sent["table"].dtype == np.int8
+    found, exact = method.item_vectors(sent), method.item_vectors(state)
+    np.testing.assert_array_equal(exact, state["table"])
+    within = np.abs(state["table"]).max(1, keepdims=True) / 254 + 1e-6  # half a step of the row
+    assert (np.abs(found - exact) <= within).all()
+    assert (found != exact).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "config"), [("fedmf", {}), ("pfedrec", {}), ("pfedrec", {"precision": "int8"})]
+)
+def test_devices_learn_what_their_users_choose(name, config):
     """Even users choose the first half of the catalog, odd ones the rest."""
     rng = np.random.default_rng(0)
     lists = [(rng.choice(12, 6, replace=False) + 12 * (user % 2)).tolist() for user in range(40)]
     histories = Sequences.from_lists(lists)
-    method = table_method(name, rounds=40, server={"learning_rate": 0.1})
+    method = table_method(name, rounds=40, server={"learning_rate": 0.1}, **config)
     (node,) = nodes_of(method, histories, 1)
     state = Server(method, LocalFleet([node]), clients=40).run().state
     heads, known = node.store.before(41)

@@ -43,6 +43,8 @@ def method_of(items: Catalog | None = None, **config) -> RQFedRec:
         "refresh": 2,
         "sketch": 5,
         "mix_rounds": 4,
+        "precision": "float32",
+        "upload": "float32",
     }
     built = build_config(RQFedRecConfig, small | config, place="test")
     return RQFedRec(built, World(items or catalog(), ALS(factors=DIM), seed=3))
@@ -280,12 +282,11 @@ def test_bytes_of_int8_and_its_error():
 
 def test_bytes_both_ways_are_a_third_of_float32():
     """As declared: codebooks and sketch a byte a number, a step a row, counts as they are."""
-    sizes = {"semantic_levels": 2, "semantic_size": 64, "collaborative_size": 32, "sketch": 64}
     ups = {}
     for how in ("float32", "int8"):
         config = build_config(
             RQFedRecConfig,
-            {**sizes, "precision": how, "upload": how, "clients": 1.0, "semantic": "random"},
+            {"precision": how, "upload": how, "clients": 1.0, "semantic": "random"},
             place="test",
         )
         method = RQFedRec(config, World(catalog(), ALS(factors=32), seed=3))
@@ -295,10 +296,11 @@ def test_bytes_both_ways_are_a_third_of_float32():
         assert np.isfinite(server.now.state["collaborative/table"]).all()
         ups[how] = sum(one.bytes for one in going_up(method, "train"))
         assert ups[how] < done.up < ups[how] + 1200  # names, shapes, checksum
-    rows, sketch = 2 * 64 + 6 * 32, 64
+    rows, sketch = 2 * 64 + 12 * 32, 1024  # of the settings by default
     counts = ups["float32"] - 4 * (32 * rows + rows + 32 * sketch)
     assert ups["int8"] == 32 * (rows + sketch) + 4 * (rows + sketch) + 4 * rows + counts
-    assert ups["float32"] / ups["int8"] > 3.2
+    assert ups["float32"] / ups["int8"] > 3.3
+    assert RQFedRecConfig().upload == RQFedRecConfig().precision == "int8"
 
 
 def test_a_curious_server_reads_semantic_codes():

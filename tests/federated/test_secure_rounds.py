@@ -24,10 +24,11 @@ assert tallying  # its class is found by name once it was imported
 NETWORK = {"local": {"epochs": 2, "negatives": 6, "optimizer": "sgd", "learning_rate": 0.1}}
 LUMOS = {**NETWORK, "views": {"kind": "random", "more": 2, "other": 3}}
 CODES = {"semantic": "random", "collaborative_size": 4, "refresh": 1, "sketch": 5}
+PLAIN = {"upload": "float32"}  # steps of a node's rows cannot be added up
 METHODS = {
     "fedavg": NETWORK,
     "lumos": LUMOS,
-    "rqfedrec": CODES,
+    "rqfedrec": CODES | PLAIN,
     "pfedrec": {},
     "fedmf": {},
     "fedrap": {},

@@ -32,13 +32,14 @@ from foretaste.federated.core.chosen_items import (
 )
 from foretaste.federated.core.config import FederatedConfig, LocalConfig, Part, ServerConfig
 from foretaste.federated.core.randomness import hashed
+from foretaste.federated.core.rounding import step_of
 from foretaste.federated.core.server_step import server_step
 from foretaste.federated.core.updates import Rows, Updates
 from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.base import Recommender
 
-TABLE, TOUCHED, HEAD = "table", "touched", "head"
-"""Vectors that travel, how many touched each, and what stays with a user."""
+TABLE, SCALE, TOUCHED, HEAD = "table", "scale", "touched", "head"
+"""Vectors that travel, their steps where they are bytes, how many touched each, and what stays."""
 _HASHES = 8_101
 """Keeps the places of hashed items apart from other hashes of item numbers."""
 
@@ -101,6 +102,8 @@ class FedMFConfig(FederatedConfig):
         average: ``all`` divides a row's sum by all clients of the round, ``touched`` by those
             that touched the row (their number then goes up too).
         spread: standard deviation of the first vectors.
+        precision: of the table that comes down: ``int8`` sends each row as bytes and a step. What
+            goes up is ``upload``'s.
     """
 
     clients: float = Field(default=1.0, gt=0, le=1)
@@ -113,6 +116,7 @@ class FedMFConfig(FederatedConfig):
     hashes: int = Field(default=1, ge=1)
     average: Literal["all", "touched"] = "all"
     spread: float = Field(default=0.01, gt=0)
+    precision: Literal["float32", "int8"] = "float32"
 
     @model_validator(mode="after")
     def _clips_no_counts(self) -> Self:
@@ -158,8 +162,26 @@ class FedMF(FederatedMethod):
     def down(self) -> tuple[Declared, ...]:
         """The table."""
         what = "hashed item vectors" if self.config.rows else "vectors of all items"
-        shape = (self.rows, self.dim)
-        return (Declared(TABLE, "float32", shape, what, "a client scores and trains with them"),)
+        return self.declared_table(what, "a client scores and trains with them")
+
+    def declared_table(self, what: str, why: str) -> tuple[Declared, ...]:
+        """The table as it comes down, and its steps when it comes as bytes."""
+        dtype = self.config.precision
+        table = Declared(TABLE, dtype, (self.rows, self.dim), what, why)
+        steps = Declared(SCALE, "float32", (self.rows, 1), f"steps of {what}", "to read the bytes")
+        return (table, steps) if dtype == "int8" else (table,)
+
+    def to_send(self, state: Mapping[str, np.ndarray], round: int) -> Arrays:
+        """The table, as bytes where the settings say so."""
+        del round
+        return self.rounded(state[TABLE])
+
+    def rounded(self, table: np.ndarray) -> Arrays:
+        """A table ``[rows, dim]`` as ``declared_table`` says."""
+        if self.config.precision == "float32":
+            return {TABLE: table}
+        scale = step_of(table)
+        return {TABLE: np.rint(table / scale).astype(np.int8), SCALE: scale}
 
     def up(self) -> tuple[Declared, ...]:
         """The change of the table, and who touched its rows where that is asked for."""
@@ -202,8 +224,9 @@ class FedMF(FederatedMethod):
         return (sums.arrays[TABLE] / touched).astype(np.float32)
 
     def table(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The table of what came down, float32 ``[rows, dim]``."""
-        return received[TABLE]
+        """The table of a state or of what came down, float32 ``[rows, dim]``."""
+        table = received[TABLE]
+        return table.astype(np.float32) * received[SCALE] if SCALE in received else table
 
     def codes(self, received: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Rows of the table that an item adds up, int64 ``[items, L]``; None: its own row."""

@@ -35,7 +35,6 @@ from foretaste.federated.core.base import Sums
 from foretaste.federated.core.boundary import Arrays, Declared
 from foretaste.federated.core.chosen_items import scattered
 from foretaste.federated.core.randomness import hashed
-from foretaste.federated.core.rounding import step_of
 from foretaste.federated.core.server_step import FIRST, SECOND, server_step
 from foretaste.federated.core.updates import Rows
 from foretaste.federated.fedmf import TABLE, FedMFConfig
@@ -45,7 +44,7 @@ from foretaste.language.texts import item_texts
 from foretaste.language.tfidf import TfidfConfig
 
 SEMANTIC, COLLABORATIVE = "semantic", "collaborative"
-MIX, SCALE, SKETCH, ITEMS = "mix", "scale", "sketch", "server/items"
+MIX, SKETCH, ITEMS = "mix", "sketch", "server/items"
 _BUCKETS, _SIGNS, _RANDOM = 8_201, 8_202, 8_203
 """Places of hashes of item numbers."""
 _RIDGE = 1e-3
@@ -71,8 +70,9 @@ class RQFedRecConfig(FedMFConfig):
         first_mix: weight g of collaborative vectors in the first round.
         last_mix: the same after ``mix_rounds`` rounds; equal to ``first_mix`` it never changes.
         mix_rounds: rounds of the curriculum.
-        precision: of what comes down: ``int8`` sends each row of the table as bytes and a scale.
-            What goes up is ``upload``'s.
+
+    What comes down and goes up is bytes, a number each: what that saves pays for the sketch, of
+    which quality depends more than on the rounding (measured: ``docs/rqfedrec.md``).
     """
 
     average: Literal["all", "touched"] = "touched"
@@ -80,16 +80,17 @@ class RQFedRecConfig(FedMFConfig):
     semantic_size: int = Field(default=64, ge=2, le=256)
     semantic: Literal["text", "random"] = "text"
     text: TextConfig = TfidfConfig()
-    collaborative_levels: int = Field(default=6, ge=0)
+    collaborative_levels: int = Field(default=12, ge=0)
     collaborative_size: int = Field(default=32, ge=2, le=256)
     refresh: int = Field(default=5, ge=0)
     settle: int = Field(default=0, ge=0)
-    items_rate: float = Field(default=0.06, gt=0)
-    sketch: int = Field(default=64, ge=0)
+    items_rate: float = Field(default=0.03, gt=0)
+    sketch: int = Field(default=1024, ge=0)
     first_mix: float = Field(default=0.0, ge=0, le=1)
     last_mix: float = Field(default=0.9, ge=0, le=1)
     mix_rounds: int = Field(default=30, ge=1)
-    precision: Literal["float32", "int8"] = "float32"
+    precision: Literal["float32", "int8"] = "int8"
+    upload: Literal["float32", "int8"] = "int8"
 
     @model_validator(mode="after")
     def _some_codes(self) -> Self:
@@ -135,11 +136,7 @@ class RQFedRec(PFedRec):
 
     def down(self) -> tuple[Declared, ...]:
         """Code vectors, and codes where they have changed."""
-        dtype = self.config.precision
         why = "a client makes item vectors of them, scores and trains"
-        table = [Declared(TABLE, dtype, (self.rows, self.dim), "code vectors", why)]
-        if dtype == "int8":
-            table.append(Declared(SCALE, "float32", (self.rows, 1), "steps of code vectors", why))
         codes = [
             Declared(
                 f"{name}/codes",
@@ -151,7 +148,7 @@ class RQFedRec(PFedRec):
             )
             for name, (levels, _) in self.channels.items()
         ]
-        return (*table, *codes)
+        return (*self.declared_table("code vectors", why), *codes)
 
     def up(self) -> tuple[Declared, ...]:
         """As of PFedRec, for codes, and the sketch."""
@@ -208,19 +205,12 @@ class RQFedRec(PFedRec):
         del round
         shares = self._shares(state)
         parts = [shares[name] * state[f"{name}/table"] for name in self.channels]
-        table = np.concatenate(parts).astype(np.float32)
         codes = {f"{name}/codes": state[f"{name}/codes"] for name in self.channels}
-        if self.config.precision == "int8":
-            scale = step_of(table)
-            return {TABLE: np.rint(table / scale).astype(np.int8), SCALE: scale, **codes}
-        return {TABLE: table, **codes}
+        return {**self.rounded(np.concatenate(parts).astype(np.float32)), **codes}
 
     def table(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
         """Code vectors, from a state or from what came down."""
-        sent = received if TABLE in received else self.to_send(received, 0)
-        if self.config.precision == "int8":
-            return sent[TABLE].astype(np.float32) * sent[SCALE]
-        return sent[TABLE]
+        return super().table(received if TABLE in received else self.to_send(received, 0))
 
     def codes(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
         """Rows of the table that an item adds up, int64 ``[items, all levels]``."""
