@@ -24,6 +24,7 @@ import torch
 from kept import pack, unpack
 from peers.driving import read_table, write_table
 from rqfedrec_runs import DIM, MEASURED, Arm, federate, popular, questions, read_split
+from scipy.stats import ttest_1samp
 
 from foretaste.data.split import Split
 from foretaste.metrics import paired_difference
@@ -206,6 +207,35 @@ def cold_rows(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[st
     return rows
 
 
+def seed_rows(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str, Any]]:
+    """How far seeds are apart, and whether a difference to PFedRec outlasts them."""
+
+    def of(arm: str) -> np.ndarray:  # [seeds, users]
+        return np.array([bench.run(arm, seed)["figures"]["ndcg@10"] for seed in seeds])
+
+    other, rows = of("pfedrec"), []
+    for arm in chosen:
+        figures = of(arm)
+        means, beyond = figures.mean(1), figures.mean(1) - other.mean(1)
+        row = {
+            "data": bench.name,
+            "arm": arm,
+            "seeds": len(seeds),
+            "ndcg@10": f"{means.mean():.4f}",
+            "lowest": f"{means.min():.4f}",
+            "highest": f"{means.max():.4f}",
+            "deviation": f"{means.std(ddof=1):.4f}",
+        }
+        row |= dict.fromkeys(("ndcg@10 - pfedrec", "the same, over seeds", "seeds above it"), "")
+        if arm != "pfedrec":
+            over = ttest_1samp(beyond, 0).confidence_interval()
+            row["ndcg@10 - pfedrec"] = _difference(figures.mean(0), other.mean(0))
+            row["the same, over seeds"] = f"[{over.low:+.4f}, {over.high:+.4f}]"
+            row["seeds above it"] = str((beyond > 0).sum())
+        rows.append(row)
+    return rows
+
+
 def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict[str, Any]]:
     """Bytes of one client and round by shapes alone, and what of it is codes."""
     rows = []
@@ -242,6 +272,8 @@ ABOUT = {
     "no one's negative. Of 100: among 99 drawn items, most of them old; of new: among new items "
     "alone; differences with 95 % intervals over targets of all seeds. Written by "
     "`benchmarks/rqfedrec.py`.",
+    "seeds": "NDCG@10; differences with 95 % intervals: over users (of each one's mean over seeds) "
+    "and over seeds (Student's t of their means). Written by `benchmarks/rqfedrec.py`.",
     "bytes": "Arithmetic: 32 dimensions; 512 code vectors and a sketch of 1,024 rows, a byte a "
     "number and a step a row; 12 collaborative codes of a byte; the two semantic codes travel "
     "once. Written by `benchmarks/rqfedrec.py`.",
@@ -274,6 +306,7 @@ def main() -> None:
         "quality": lambda: quality(bench, args.seeds, chosen),
         "noise": lambda: noise_rows(bench, args.seeds, few),
         "cold": lambda: cold_rows(bench, args.seeds, few),
+        "seeds": lambda: seed_rows(bench, args.seeds, few),
         "bytes": arithmetic,
     }
     folder = args.raw or HERE.parent

@@ -57,6 +57,7 @@ def test_a_returning_user_is_answered_from_a_state(server):
         assert time.monotonic() < deadline  # states are written behind the answers
     runs = server.client.get("/v1/runs").json()["runs"]
     assert answer["state_bytes"] == 2 * runs[0]["record_bytes"] > 0
+    assert answer["fingerprint"] == runs[0]["fingerprint"]
     before = server.figure("foretaste_state_read_bytes_total")
     server.recommend(user_id="ann")
     read = server.figure("foretaste_state_read_bytes_total") - before

@@ -288,6 +288,7 @@ def _written(answer: Answer, run: str) -> dict[str, Any]:
         "source": answer.source,
         "degraded": answer.degraded,
         "run": run,
+        "fingerprint": answer.fingerprint,
         "logged": answer.logged,
         "state_bytes": answer.state_bytes,
     }

@@ -196,6 +196,7 @@ class _RunEngine:
             items=[RecommendedItem(ids[item], titles[item], score) for item, score in lines],
             unknown=case.unknown,
             source="fallback" if not len(case.items) else "state" if case.state else "history",
+            fingerprint=self.run.fingerprint,
             degraded=case.degraded,
             logged=0 if case.log is None else case.log.total,
             state_bytes=case.held,

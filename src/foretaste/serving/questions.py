@@ -55,6 +55,7 @@ class Answer:
         items: best first.
         unknown: ids of the history and of the candidates that the catalog does not hold.
         source: a kept ``state``, the whole ``history``, or the ``fallback`` to popular items.
+        fingerprint: of the model that made the list.
         degraded: the store did not answer.
         logged: events that the log holds of the user.
         state_bytes: that the store held of the user for this run and that were read, the log apart.
@@ -64,6 +65,7 @@ class Answer:
     items: list[RecommendedItem]
     unknown: list[str]
     source: Source
+    fingerprint: str
     degraded: bool = False
     logged: int = 0
     state_bytes: int = 0

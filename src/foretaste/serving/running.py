@@ -7,7 +7,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from multiprocessing import parent_process
 from typing import NamedTuple
 
 from foretaste.errors import InputError, MissingExtraError
@@ -115,11 +117,20 @@ def worker_app():
 
     from foretaste.serving.app import app_from_environment
 
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         return app_from_environment()
     except InputError as error:
         sys.stderr.write(f"foretaste: {' '.join(str(error).split())}\n")
         sys.exit(STARTUP_FAILURE)
+
+
+def _end_with_parent() -> None:
+    """Drain, as after a SIGTERM, when the parent is gone: killed, it tells its workers nothing."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()  # the end of a pipe that only the parent holds open
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _config(settings: Settings, app):

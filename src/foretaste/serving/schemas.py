@@ -173,6 +173,10 @@ class Answered(Strict):
     )
     degraded: bool = Field(description="The store did not answer: the log was not read.")
     run: str
+    fingerprint: str = Field(
+        description="Of the model that made the list, as in /v1/runs: another one when a newer "
+        "run has taken its place."
+    )
     ms: float = Field(description="Milliseconds in the server.")
     logged: int = Field(description="Events that the log holds of the user.")
     state_bytes: int = Field(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
+from foretaste.serving.models import FILES
+
+from ..conftest import MakeRun
 from ..server_process import Server
-from .browser import names
+from .browser import Visit, names
 from .conftest import Visiting
 
 
@@ -197,3 +203,44 @@ def test_what_a_user_has_kept_and_forgotten(visit: Visiting, server: Server):
     assert person.liked() == []
     expect(page.get_by_role("radio", name="Just trying")).to_be_checked()
     expect(other.get_by_role("radio", name="Just trying")).to_be_checked()  # the other tab knows
+
+
+def test_what_is_told_of_a_run_is_that_of_the_newer_one(
+    browser: Browser, runs: list[Path], write_run: MakeRun, tmp_path: Path
+):
+    """Its records have another size, and its catalog other titles; the page stays open."""
+    served = tmp_path / "films"
+    shutil.copytree(runs[0], served)
+    newer = write_run(tmp_path / "newer", "sasrec", dim=32)
+    options = ["--store", f"lmdb:{tmp_path / 'store'}", "--set", "serve.watch_seconds=0.1"]
+    with Server([served], *options, log=tmp_path / "log") as server:
+
+        def told() -> dict[str, Any]:
+            return server.client.get("/v1/runs").json()["runs"][0]
+
+        def expect_told(run: dict[str, Any]) -> None:
+            kept = f"{run['record_bytes']} bytes for each of the last {run['window']} titles"
+            expect(person.page.locator("#kept-facts")).to_contain_text(kept)
+            expect(person.card("films")).to_contain_text(f"{run['items']} titles")
+
+        before = told()
+        person = Visit(browser, server.url).settled()
+        person.become_user()
+        person.like("alien")
+        expect_told(before)
+        for name in FILES:
+            shutil.copy(newer / name, served / f"{name}.partial")
+            (served / f"{name}.partial").replace(served / name)
+        deadline = time.monotonic() + 20
+        while (after := told())["fingerprint"] == before["fingerprint"]:
+            assert time.monotonic() < deadline
+            person.page.wait_for_timeout(20)
+        assert before["record_bytes"] != after["record_bytes"]
+        assert before["items"] != after["items"]
+        person.like("number 3")
+        expect_told(after)
+        asked = len([one for one in person.asked if one.url.endswith("/v1/runs")])
+        person.like("number 4")
+        again = len([one for one in person.asked if one.url.endswith("/v1/runs")])
+        assert (asked, again) == (2, 2)  # when it is needed alone
+        person.close()

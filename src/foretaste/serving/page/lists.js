@@ -20,20 +20,26 @@ export class Card {
    * @param {(item: object) => void} pick called when a title of the list is clicked
    */
   constructor(run, place, pick) {
-    this.run = run;
     this.series = `s${place % SERIES}`;
     this.pick = pick;
     const id = `run-${place}`;
     this.root = make("article", { class: `card ${this.series}`, "aria-labelledby": id });
     this.name = make("h3", { id }, sign("swatch"), make("bdi", {}, run.name));
     this.about = make("p", { class: "soft" });
-    this.about.textContent = `${run.model === run.name ? "" : `${run.model} · `}${count(run.items, "title")}`;
+    this.know(run);
     this.tiles = make("dl", { class: "tiles" });
     this.says = make("p", { class: "soft says" });
     this.list = make("ol", { role: "list", "aria-labelledby": id });
     this.why = make("div", { class: "why" });
     const head = make("div", { class: "beside" }, this.name, this.about);
     this.root.append(head, this.tiles, this.says, this.list, this.why);
+  }
+
+  /** What /v1/runs tells of the run: anew when a newer one has taken its place. */
+  know(run) {
+    this.run = run;
+    const model = run.model === run.name ? "" : `${run.model} · `;
+    this.about.textContent = `${model}${count(run.items, "title")}`;
   }
 
   /** A question is on its way. */

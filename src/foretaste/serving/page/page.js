@@ -98,18 +98,27 @@ function again() {
   else start();
 }
 
+/** A run's answer, and what is told of the run when a newer one has taken its place. */
+async function ask(card, question, signal) {
+  const answer = await api.recommend({ ...question, run: card.run.name, k: LENGTH }, signal);
+  if (answer.fingerprint !== card.run.fingerprint) {
+    const { runs } = await api.runs(signal);
+    card.know(runs.find((run) => run.name === card.run.name) ?? card.run);
+  }
+  return answer;
+}
+
 /** One run's list, and then why: the milliseconds are those of the list alone. */
 async function fill(card, question, asked, signal) {
-  const run = card.run.name;
   try {
-    card.show(await api.recommend({ ...question, run, k: LENGTH }, signal), asked);
+    card.show(await ask(card, question, signal), asked);
     // Without anything liked all lists are the popular titles, and marks would say nothing.
     for (const one of cards) one.mark(cards.filter((other) => asked.titles && other !== one));
     if (!asked.titles) {
       card.explain(null);
       return null;
     }
-    card.explain(await api.recommend({ ...question, run, k: LENGTH, explain: true }, signal));
+    card.explain(await ask(card, { ...question, explain: true }, signal));
     return null;
   } catch (problem) {
     if (isAborted(problem)) return null;
