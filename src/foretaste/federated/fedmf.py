@@ -9,11 +9,9 @@ loss, the drawing, and gradient descent at the client with an adaptive step at t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,10 +28,11 @@ from foretaste.federated.core.chosen_items import (
     scattered,
     touched_rows,
 )
-from foretaste.federated.core.config import FederatedConfig, LocalConfig, Part, ServerConfig
+from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.randomness import hashed
 from foretaste.federated.core.rounding import step_of
 from foretaste.federated.core.server_step import server_step
+from foretaste.federated.core.table_config import FedMFConfig
 from foretaste.federated.core.updates import Rows, Updates
 from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.base import Recommender
@@ -42,90 +41,6 @@ TABLE, SCALE, TOUCHED, HEAD = "table", "scale", "touched", "head"
 """Vectors that travel, their steps where they are bytes, how many touched each, and what stays."""
 _HASHES = 8_101
 """Keeps the places of hashed items apart from other hashes of item numbers."""
-
-
-class TableTraining(LocalConfig):
-    """How one user changes item vectors in a round: plain gradient descent.
-
-    Attributes:
-        epochs: steps, each over all examples of the user.
-        optimizer: only ``sgd``; the server's optimiser adapts the step.
-        learning_rate: of the mean loss over a user's examples.
-        negatives: items drawn uniformly for every event, anew in every round.
-    """
-
-    epochs: int = Field(default=1, ge=1)
-    optimizer: Literal["adam", "sgd"] = "sgd"
-    learning_rate: float = Field(default=1.0, gt=0)
-    clip: float = Field(default=0.0, ge=0)
-    negatives: int = Field(default=4, ge=1)
-
-    @model_validator(mode="after")
-    def _plain(self) -> Self:
-        if self.optimizer != "sgd" or self.weight_decay or self.windows != 4:
-            raise ValueError(
-                "item vectors are trained by plain gradient descent on all events: leave "
-                "optimizer, weight_decay and windows as they are, and set server.optimizer"
-            )
-        return self
-
-
-class HeadTraining(Part):
-    """How one user fits its own vector: Adam, begun afresh every time.
-
-    Attributes:
-        epochs: steps, each over all examples of the user.
-        learning_rate: of Adam.
-    """
-
-    epochs: int = Field(default=5, ge=1)
-    learning_rate: float = Field(default=0.05, gt=0)
-
-
-class TableServer(ServerConfig):
-    """FedAdam, since rows of a table are touched by very different numbers of clients."""
-
-    optimizer: Literal["average", "adam"] = "adam"
-    learning_rate: float = Field(default=0.02, gt=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    epsilon: float = Field(default=1e-6, gt=0)
-
-
-class FedMFConfig(FederatedConfig):
-    """Of FedMF.
-
-    Attributes:
-        head: how a user fits its own vector; a device does it again before it answers.
-        regularization: half the squared length of that vector, times this, is added to its loss.
-        rows: 0 gives every item a row of the table; else items share so many rows by hash.
-        hashes: rows that a hashed item adds up.
-        average: ``all`` divides a row's sum by all clients of the round, ``touched`` by those
-            that touched the row (their number then goes up too).
-        spread: standard deviation of the first vectors.
-        precision: of the table that comes down: ``int8`` sends each row as bytes and a step. What
-            goes up is ``upload``'s.
-    """
-
-    clients: float = Field(default=1.0, gt=0, le=1)
-    rounds: int = Field(default=100, ge=1)
-    local: TableTraining = TableTraining()
-    server: TableServer = TableServer()
-    head: HeadTraining = HeadTraining()
-    regularization: float = Field(default=1e-3, ge=0)
-    rows: int = Field(default=0, ge=0)
-    hashes: int = Field(default=1, ge=1)
-    average: Literal["all", "touched"] = "all"
-    spread: float = Field(default=0.01, gt=0)
-    precision: Literal["float32", "int8"] = "float32"
-
-    @model_validator(mode="after")
-    def _clips_no_counts(self) -> Self:
-        if self.privacy.clip and self.average == "touched":
-            raise ValueError(
-                'average = "touched" sends counts, which privacy.clip would take for most of an '
-                'update. Set average = "all"'
-            )
-        return self
 
 
 class FedMF(FederatedMethod):

@@ -35,7 +35,7 @@ from foretaste.federated.core.chosen_items import (
     drawn_examples,
 )
 from foretaste.federated.core.personal import as_rows
-from foretaste.federated.fedmf import FedMFConfig
+from foretaste.federated.core.table_config import FedMFConfig
 from foretaste.federated.pfedrec import PFedRec
 
 OWN, OWN_ITEMS = "own", "own/items"

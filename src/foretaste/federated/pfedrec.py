@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from foretaste.federated.core.boundary import Arrays
-from foretaste.federated.fedmf import HEAD, FedMF, FedMFConfig
+from foretaste.federated.core.table_config import FedMFConfig
+from foretaste.federated.fedmf import HEAD, FedMF
 
 
 class PFedRecConfig(FedMFConfig):

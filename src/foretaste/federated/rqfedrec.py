@@ -36,8 +36,9 @@ from foretaste.federated.core.boundary import Arrays, Declared
 from foretaste.federated.core.chosen_items import scattered
 from foretaste.federated.core.randomness import hashed
 from foretaste.federated.core.server_step import FIRST, SECOND, server_step
+from foretaste.federated.core.table_config import FedMFConfig
 from foretaste.federated.core.updates import Rows
-from foretaste.federated.fedmf import TABLE, FedMFConfig
+from foretaste.federated.fedmf import TABLE
 from foretaste.federated.pfedrec import PFedRec
 from foretaste.language.embed import TextConfig, embed
 from foretaste.language.texts import item_texts
