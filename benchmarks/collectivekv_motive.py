@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from drawing import COLOURS, LEFT, PANEL, Axis, Panel, legend, write
 from peers.driving import write_table
 
 from foretaste.data.sequences import Sequences
@@ -97,55 +98,21 @@ def analyse(parts: np.ndarray, seed: int) -> list[dict[str, np.ndarray]]:
 
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
-COLOURS = ("#0f766e", "#b45309", "#64748b")
-PANEL, HEIGHT, LEFT, TOP, BOTTOM = 300, 330, 56, 40, 76
 
 
 def drawing(panels: Mapping[str, Curves], path: Path) -> None:
     """The shares against the rank, a panel for each layer, as an SVG that stands by itself."""
-    width = LEFT + len(panels) * (PANEL + 24)
-    marks = [
-        mark
-        for place, (title, curves) in enumerate(panels.items())
-        for mark in panel(title, curves, LEFT + place * (PANEL + 24), first=not place)
-    ]
-    for place, (name, colour) in enumerate(zip(next(iter(panels.values())), COLOURS, strict=True)):
-        x, y = LEFT + 214 * place, HEIGHT - 10
-        marks.append(
-            f'<line x1="{x}" y1="{y - 4}" x2="{x + 22}" y2="{y - 4}" stroke="{colour}" '
-            f'stroke-width="2.5"/><text x="{x + 28}" y="{y}">{name}</text>'
-        )
-    path.write_text(
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT}" role="img" '
-        'font-family="system-ui, sans-serif" font-size="13" fill="#64748b"><title>Energy of keys '
-        f"and values in common directions and in users' own</title>{''.join(marks)}</svg>\n"
-    )
-
-
-def panel(title: str, curves: Curves, left: float, *, first: bool) -> list[str]:
-    """The marks of one panel; the first one has the numbers of the axis."""
-
-    def at(rank: float, share: float) -> tuple[float, float]:
-        x = left + np.log2(rank) / np.log2(max(COMMON)) * (PANEL - 16)
-        return round(float(x), 1), round(float(TOP + (1 - share) * (HEIGHT - BOTTOM - TOP)), 1)
-
-    marks = [f'<text x="{left}" y="{TOP - 16}" font-weight="600">{title}</text>']
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        (x, y), (end, _) = at(1, share), at(max(COMMON), share)
-        marks.append(f'<line x1="{x}" y1="{y}" x2="{end}" y2="{y}" stroke="#94a3b855"/>')
-        if first:
-            marks.append(f'<text x="{x - 8}" y="{y + 4}" text-anchor="end">{share:.0%}</text>')
-    for rank in COMMON:
-        x, y = at(rank, 0)
-        marks.append(f'<text x="{x}" y="{y + 18}" text-anchor="middle">{rank}</text>')
-    x, y = at(np.sqrt(max(COMMON)), 0)
-    marks.append(f'<text x="{x}" y="{y + 36}" text-anchor="middle">common directions</text>')
-    for points, colour in zip(curves.values(), COLOURS, strict=True):
-        path = " ".join(f"{x},{y}" for x, y in (at(*point) for point in points))
-        marks.append(
-            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
-        )
-    return marks
+    across = Axis("common directions", COMMON, str, log=True)
+    up = Axis("", (0, 0.25, 0.5, 0.75, 1), "{:.0%}".format)
+    marks = []
+    for place, (title, curves) in enumerate(panels.items()):
+        panel = Panel(title, across, up, LEFT + place * (PANEL + 24))
+        marks += panel.frame(numbered=not place)
+        for points, colour in zip(curves.values(), COLOURS, strict=True):
+            marks.append(panel.curve(points, colour))
+    marks += legend(zip(next(iter(panels.values())), COLOURS, strict=True), LEFT, 214)
+    title = "Energy of keys and values in common directions and in users' own"
+    write(path, marks, LEFT + len(panels) * (PANEL + 24), title)
 
 
 def trained(source: Path, prepared: Split, epochs: int) -> SASRec:

@@ -32,6 +32,7 @@ from foretaste.codes.opq import OPQConfig
 from foretaste.codes.rqkmeans import RQKMeansConfig
 from foretaste.codes.rqvae import RQVAEConfig
 from foretaste.codes.tokenizer import FitContext, TokenizerConfig
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.split import Split
 from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, SplitSection
@@ -151,9 +152,9 @@ def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> 
     """A folder with codes of the set's items, made when it is not there."""
     folder = runs / data.name / f"codes-{tokenizer}-{source}-{seed}".replace(" ", "_")
     if not (folder / "coding.json").exists():
-        vectors = None
+        train, vectors = data.split.train, None
         if source != "text":
-            vectors = collaborative_vectors(data.split.train, data.split.items, 64, seed)
+            vectors = collaborative_vectors(train, data.split.items, 64, seed)
         coding = CodingConfig(tokenizer=TOKENIZERS[tokenizer])  # type: ignore[arg-type]
         if source == "collaborative":
             coding = coding.model_copy(update={"text": None})
@@ -161,7 +162,8 @@ def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> 
             data.split.catalog,
             coding,
             item_vectors=vectors,
-            sequences=data.split.train,
+            vectors_from=LearntFrom.of("collaborative vectors", data.split.catalog, train),
+            sequences=train,
             context=FitContext(seed, "cpu"),
         )
         coded.save(folder)

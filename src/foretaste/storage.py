@@ -17,6 +17,24 @@ from foretaste.errors import InputError, WriteError
 
 FORMAT = 1
 AGAIN = "Restore it, or train again into another folder."
+CACHE = "FORETASTE_CACHE"
+"""Variable that names the folder of what can be made again, or is ``off``."""
+OFF = "off"
+
+
+def cache_folder() -> Path | None:
+    """Where what can be made again is kept from one program to the next; None for ``off``.
+
+    ``FORETASTE_CACHE``, or else ``foretaste`` in the user's own folder for such things.
+    """
+    if (named := os.environ.get(CACHE, "")) == OFF:
+        return None
+    return Path(named).expanduser() if named else users_cache()
+
+
+def users_cache() -> Path:
+    """The folder that ``cache_folder`` takes when nothing is named."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretaste"
 
 
 def write_arrays(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ import polars as pl
 import pytest
 
 from foretaste.data.catalog import Catalog
-from foretaste.data.leakage import LeakageReport, check_leakage
+from foretaste.data.leakage import LeakageReport, check_codes, check_leakage
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Queries, Split, split
 
@@ -122,3 +124,82 @@ def test_a_k_core_of_the_whole_log_is_a_warning(clean: Split) -> None:
 def test_unknown_targets_are_in_no_history(clean: Split) -> None:
     targets = Sequences.from_lists([[-1]] * len(clean.test))
     assert check_leakage(replace(clean, test=replace(clean.test, targets=targets))).clean
+
+
+def test_codes_of_the_same_train_know_no_answers(clean: Split) -> None:
+    own = LearntFrom.of("co-occurrence", clean.catalog, clean.train)
+    assert clean.train.times is not None
+    assert (own.interactions, own.last_time_ms) == (clean.train.events, clean.train.times.max())
+    report = check_leakage(clean, codes=[own])
+    assert report.clean and "codes" in report.checks
+    assert check_leakage(clean, codes=[]).clean
+
+
+def test_the_record_of_interactions_is_that_of_their_ids(clean: Split) -> None:
+    """Another numbering, and users without any, are the same interactions."""
+    own = LearntFrom.of("x", clean.catalog, clean.train)
+    turned = clean.catalog.take(np.arange(clean.items)[::-1])
+    more = Sequences(
+        clean.items - 1 - clean.train.items,
+        np.append(clean.train.offsets, clean.train.events),
+        clean.train.times,
+    )
+    assert LearntFrom.of("x", turned, more) == own
+    assert LearntFrom.of("x", turned, clean.train).fingerprint != own.fingerprint
+    assert LearntFrom.of("x", clean.catalog, clean.train.first(2)).fingerprint != own.fingerprint
+    assert LearntFrom.from_json(json.loads(json.dumps(own.to_json()))) == own
+    for wrong in (None, [], {}, {"fingerprint": "a"}, own.to_json() | {"interactions": "many"}):
+        assert LearntFrom.from_json(wrong, "x") == LearntFrom("x")
+
+
+def test_codes_of_the_whole_log_know_the_answers(clean: Split) -> None:
+    log = [(f"u{user}", ITEMS[step], 10 * step + user) for step in range(8) for user in range(4)]
+    whole = dataset(log)
+    source = LearntFrom.of("co-occurrence", whole.catalog, whole.sequences)
+    report = check_leakage(clean, codes=[source])
+    assert names(report) == [("codes", "leak", 32)]
+    assert "codes hold co-occurrence, learnt from interactions up to 1970-01-01 00:00:0" in str(
+        report
+    )
+    assert "what is asked begins at" in str(report)
+
+
+def test_codes_of_an_earlier_part_of_the_log_are_clean(clean: Split) -> None:
+    earlier = clean.train.first(2)
+    assert check_leakage(clean, codes=[LearntFrom.of("x", clean.catalog, earlier)]).clean
+    valid = clean.valid.histories  # all before validation, but of fewer users
+    assert check_leakage(clean, codes=[LearntFrom.of("x", clean.catalog, valid)]).clean
+    refit = replace(clean, valid=replace(clean.valid, users=clean.valid.users[:0]))
+    assert clean.cuts is not None
+    between = LearntFrom("x", "other", 3, clean.cuts[0])
+    assert names(check_leakage(clean, codes=[between])) == [("codes", "leak", 3)]
+    assert check_leakage(refit, codes=[between]).clean  # train holds what was validation
+
+
+def test_times_that_are_only_places_show_nothing(clean: Split) -> None:
+    """Positions in place of times would all lie before any cut."""
+    assert clean.train.times is not None
+    later = Sequences(clean.train.items, clean.train.offsets, clean.train.times + 1_000)
+    assert clean.cuts is not None
+    real = replace(clean, train=later, cuts=(clean.cuts[0] + 1_000, clean.cuts[1] + 1_000))
+    places = LearntFrom("x", "other", 3, 7)
+    assert [found.severity for found in check_codes(real, [places])] == ["leak"]
+
+
+def test_codes_of_other_interactions_without_a_cut_in_time() -> None:
+    """Leave-last-out asks for answers of all times: nothing but the same train is surely safe."""
+    data = dataset([(user, item, time) for user in "uvw" for time, item in enumerate("abcd")])
+    papers = split(data, "leave-last-out")
+    own = LearntFrom.of("x", papers.catalog, papers.train)
+    assert not check_leakage(papers, codes=[own]).leaks
+    other = LearntFrom.of("x", data.catalog, data.sequences)
+    leaks = check_leakage(papers, codes=[other]).leaks
+    assert [leak.count for leak in leaks] == [12]
+    assert "12 interactions that are not the 6 of this split's train" in leaks[0].message
+
+
+def test_codes_without_a_record_are_a_warning(clean: Split) -> None:
+    report = check_leakage(clean, codes=[LearntFrom("item vectors")])
+    assert names(report) == [("codes", "warning", 1)]
+    assert "codes hold item vectors, and nothing is recorded" in str(report)
+    assert not report.leaks

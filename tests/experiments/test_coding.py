@@ -11,7 +11,9 @@ import pytest
 from foretaste.codes.tokenizer import FitContext
 from foretaste.errors import InputError
 from foretaste.experiments import coding
-from foretaste.experiments.recipe import DataSection, SplitSection
+from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
+from foretaste.experiments.run_folder import RunFolder
+from foretaste.experiments.running import train
 from foretaste.recommenders.core.coding import CodedCatalog
 from foretaste.storage import read_arrays
 
@@ -125,3 +127,67 @@ def test_damaged_figures_are_refused(tmp_path: Path) -> None:
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(InputError, match="damaged"):
             coding.read_figures(tmp_path)
+
+
+def als(log: Path, folder: Path, kind: str) -> RunFolder:
+    """A run with item vectors, on this split of the ring."""
+    values = {"data": {"source": str(log)}, "split": {"kind": kind}, "run": {"threads": 1}}
+    return train(Recipe.build(values | {"model": {"name": "als", "factors": 8}}), folder)
+
+
+def codes_of(run: RunFolder, log: Path, folder: Path) -> tuple[Path, list[str]]:
+    """Codes of a run's item vectors, for the default split of the ring, and what is noted."""
+    items = coding.items_of_log(DataSection(source=str(log)), SplitSection())
+    config = coding.coding_config(SMALL | {"codes.text.kind": "none"})
+    made, _, figures = coding.fit_codes(items, config, folder, run=run.path, context=CPU, seeds=0)
+    return made, figures["notes"]
+
+
+def tiger(log: Path, codes: Path) -> Recipe:
+    """The smallest training on codes of a folder."""
+    model = {"name": "tiger", "dim": 8, "layers": 1, "decoder_layers": 1, "codes_from": str(codes)}
+    values = {"data": {"source": str(log)}, "model": model, "run": {"threads": 1}}
+    return Recipe.build(values | {"train": {"epochs": 1, "min_epochs": 0}})
+
+
+def test_codes_of_a_run_on_another_split_are_refused(log: Path, tmp_path: Path) -> None:
+    papers = als(log, tmp_path / "papers", "leave-last-out")
+    codes, notes = codes_of(papers, log, tmp_path / "codes")
+    assert len(notes) == 1
+    assert f"codes hold item vectors of {papers.path}, learnt from interactions up to" in notes[0]
+    with pytest.raises(InputError) as told:
+        train(tiger(log, codes), tmp_path / "run")
+    assert str(told.value).startswith(f"{codes}: codes hold item vectors of {papers.path}, learnt")
+    assert "--split global-time" in str(told.value)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_codes_of_a_run_on_the_same_split_are_checked_and_used(log: Path, tmp_path: Path) -> None:
+    run = als(log, tmp_path / "als", "global-time")
+    codes, notes = codes_of(run, log, tmp_path / "codes")
+    assert notes == []
+    trained = train(tiger(log, codes), tmp_path / "run")
+    assert trained.record["leakage"] == {
+        "checks": [*run.record["leakage"]["checks"], "codes"],
+        "findings": [],
+    }
+
+
+def test_a_run_that_does_not_say_its_train_is_asked_by_its_data(log: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "ring.csv"
+    copy.write_bytes(log.read_bytes())
+    run = als(copy, tmp_path / "als", "global-time")
+    told = coding.run_learnt_from(run.path)
+    record = dict(run.record)
+    del record["split"]["train"]  # as an earlier version wrote it
+    run.write("run.json", record)
+    assert coding.run_learnt_from(run.path) == told
+    copy.unlink()
+    silent = coding.run_learnt_from(run.path)
+    assert (silent.what, silent.fingerprint) == (told.what, None)
+    codes, notes = codes_of(run, log, tmp_path / "codes")
+    assert "nothing is recorded" in notes[0]
+    trained = train(tiger(log, codes), tmp_path / "run")
+    findings = trained.record["leakage"]["findings"]
+    assert [(one["name"], one["severity"]) for one in findings] == [("codes", "warning")]
+    assert any("nothing is recorded" in note for note in trained.record["fit"]["notes"])

@@ -31,7 +31,11 @@ def fit(
         int, typer.Option("--seeds", min=0, help="Other seeds to compare with, for stability.")
     ] = 1,
     cache: Annotated[
-        Path | None, typer.Option("--cache", help="A file that keeps vectors of text models.")
+        Path | None,
+        typer.Option(
+            "--cache",
+            help="A file for vectors of text models, or off; by default one in your cache folder.",
+        ),
     ] = None,
     split: options.SplitKind = None,
     user_col: options.UserCol = None,

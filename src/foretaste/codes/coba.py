@@ -56,6 +56,7 @@ class CoBa(RQVAE):
     """
 
     name: ClassVar[str] = "coba"
+    reads_histories: ClassVar[bool] = True
     Config: ClassVar[type[TokenizerConfig]] = CoBaConfig
     use: Tensor
 

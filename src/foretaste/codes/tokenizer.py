@@ -110,6 +110,8 @@ class Tokenizer(ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[TokenizerConfig]] = TokenizerConfig
+    reads_histories: ClassVar[bool] = False
+    """Whether ``sequences`` are learnt from."""
     books: Books
     width: int
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import numpy as np
 
 from foretaste.data.dataset import Dataset
+from foretaste.data.learnt_from import LearntFrom, fingerprint_of
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 
@@ -57,6 +60,7 @@ def check_leakage(
     dataset: Dataset | None = None,
     popularity: np.ndarray | None = None,
     negatives: np.ndarray | None = None,
+    codes: Iterable[LearntFrom] | None = None,
 ) -> LeakageReport:
     """Inspect a split, and what was computed for it, for knowledge of the future.
 
@@ -68,6 +72,8 @@ def check_leakage(
             counts of ``split.train``.
         negatives: items ``[n]`` that a sampled evaluation or training draws from; an item outside
             the vocabulary among them is an item from after the cut.
+        codes: what the items' codes were learnt from, besides texts: ``learnt_from`` of a folder
+            that ``foretaste codes fit`` wrote.
 
     Returns:
         A report naming every finding with its count.
@@ -84,6 +90,8 @@ def check_leakage(
         checks["popularity"] = _popularity(split, popularity)
     if negatives is not None:
         checks["negatives"] = _negatives(split, negatives)
+    if codes is not None:
+        checks["codes"] = check_codes(split, codes)
     findings = tuple(finding for found in checks.values() for finding in found)
     return LeakageReport(tuple(checks), findings)
 
@@ -180,6 +188,52 @@ def _negatives(split: Split, negatives: np.ndarray) -> list[Finding]:
         return []
     message = f"{outside:,} negatives are not in the training vocabulary"
     return [Finding("negatives", "leak", outside, message)]
+
+
+def check_codes(split: Split, codes: Iterable[LearntFrom]) -> list[Finding]:
+    """What codes know of the answers of a split.
+
+    They know none when they were learnt from its train, or from interactions that all lie before
+    what is asked. Others may hold them. Where nothing is recorded, a warning says so.
+    """
+    found, own = [], ""
+    for source in codes:
+        if source.fingerprint is None:
+            message = (
+                f"codes hold {source.what}, and nothing is recorded of what those were learnt "
+                "from. If answers were among it, figures are too good; codes that are fitted again "
+                "with foretaste codes fit tell"
+            )
+            found.append(Finding("codes", "warning", 1, message))
+            continue
+        own = own or fingerprint_of(split.catalog, split.train)
+        if source.fingerprint != own and (reason := _not_earlier(split, source)):
+            message = f"codes hold {source.what}, learnt from {reason}"
+            found.append(Finding("codes", "leak", source.interactions, message))
+    return found
+
+
+def _not_earlier(split: Split, source: LearntFrom) -> str:
+    """Why interactions that are not a split's train may hold its answers; else nothing."""
+    times, last = split.train.times, source.last_time_ms
+    if split.cuts is None or times is None or last is None or last < times.min():
+        # What is older than all of train may have no clock at all: positions in place of times.
+        return (
+            f"{source.interactions:,} interactions that are not the {split.train.events:,} of this "
+            "split's train, and nothing shows that its answers are not among them"
+        )
+    cut = split.cuts[0] if len(split.valid) else split.cuts[1]
+    if last < cut:
+        return ""
+    return f"interactions up to {_day(last)}, and what is asked begins at {_day(cut)}"
+
+
+def _day(time_ms: int) -> str:
+    """A moment as people write it; as a number where no calendar has it."""
+    try:
+        return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, OSError, ValueError):
+        return f"{time_ms:,} ms"
 
 
 def _overlap(left: Sequences, right: Sequences) -> int:

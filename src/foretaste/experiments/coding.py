@@ -15,17 +15,21 @@ from pydantic import BaseModel
 from foretaste.codes.tokenizer import FitContext, find
 from foretaste.data.catalog import Catalog
 from foretaste.data.item_files import read_items
+from foretaste.data.leakage import check_codes
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.machine import machine, versions
 from foretaste.experiments.recipe import DataSection, SplitSection
 from foretaste.experiments.run_folder import RunFolder
-from foretaste.experiments.running import split_dataset
+from foretaste.experiments.running import reopen, split_dataset
 from foretaste.language.endpoint import EndpointConfig
 from foretaste.language.sentence_model import SentenceConfig
 from foretaste.language.tfidf import TfidfConfig
 from foretaste.recommenders.core.coding import (
+    VECTORS,
     CodedCatalog,
     CodingConfig,
     code_catalog,
@@ -48,12 +52,14 @@ class ItemsToCode:
         catalog: the items: those of the training part, where there is a log.
         train: training histories over the catalog's numbers; None without a log.
         notes: what a reader should know, one line each.
+        split: how the log was cut; None without a log.
     """
 
     name: str
     catalog: Catalog
     train: Sequences | None
     notes: tuple[str, ...] = ()
+    split: Split | None = None
 
 
 def items_of_log(data: DataSection, split: SplitSection) -> ItemsToCode:
@@ -68,7 +74,7 @@ def items_of_log(data: DataSection, split: SplitSection) -> ItemsToCode:
     cut = split_dataset(dataset, split)
     later = len(dataset.catalog) - cut.items
     notes = (f"{later:,} items that came later get no codes here.",) if later else ()
-    return ItemsToCode(data.source, cut.catalog, cut.train, notes)
+    return ItemsToCode(data.source, cut.catalog, cut.train, notes, cut)
 
 
 def items_of_file(path: Path) -> ItemsToCode:
@@ -138,7 +144,7 @@ def fit_codes(
         run: a trained run whose item vectors are coded too.
         context: seed, device, progress.
         seeds: how many other seeds the codes are compared with.
-        cache: a file that keeps the vectors of text models.
+        cache: a file that keeps the vectors of text models, ``off`` for none; None for the usual.
 
     Returns:
         The folder, the codes, and the figures that ``report.json`` holds.
@@ -150,13 +156,18 @@ def fit_codes(
     folder = folder or _free_folder(items.name, config.tokenizer.kind)
     if (folder / "coding.json").exists():
         raise InputError(f"{folder}: holds codes already. Choose another --output.")
-    vectors = None
+    vectors, source, notes = None, None, [*items.notes]
     if run is not None:
         vectors = vectors_of(RunFolder.open(run).recommender(), items.catalog)
+        source = run_learnt_from(run)
+        if items.split is not None:
+            found = check_codes(items.split, [source])
+            notes += [f"For experiments on this split: {finding.message}." for finding in found]
     coded = code_catalog(
         items.catalog,
         config,
         item_vectors=vectors,
+        vectors_from=source,
         sequences=items.train,
         context=context,
         cache=cache,
@@ -171,11 +182,12 @@ def fit_codes(
     figures = {
         "name": folder.name,
         "data": items.name,
-        "notes": list(items.notes),
+        "notes": notes,
         "seed": context.seed,
         "seconds": coded.seconds,
         "learning_seconds": coded.tokenizer.seconds.learning,
         "sources": _sources(config, run),
+        "learnt_from": [one.to_json() for one in coded.learnt_from],
         "report": report.to_json(),
         "fingerprint": coded.codes.fingerprint,
         "versions": versions(),
@@ -185,6 +197,25 @@ def fit_codes(
     text = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(folder / FIGURES, text.encode())
     return folder, coded, figures
+
+
+def run_learnt_from(run: Path) -> LearntFrom:
+    """What a run was trained on, as it says; a run of an earlier version says it by its data.
+
+    Raises:
+        InputError: when it is no run.
+    """
+    folder, what = RunFolder.open(run), f"{VECTORS} of {run}"
+    found = LearntFrom.from_json((folder.record.get("split") or {}).get("train"))
+    if found.fingerprint is None:
+        if "clicks" in folder.recipe:  # it was trained on no split
+            return LearntFrom(what)
+        try:
+            split = reopen(folder)[2]
+        except InputError:  # the data is gone or has changed
+            return LearntFrom(what)
+        found = LearntFrom.of(what, split.catalog, split.train)
+    return replace(found, what=what)
 
 
 def read_figures(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import polars as pl
 from foretaste.data.dataset import Dataset
 from foretaste.data.embedded_sets import EMBEDDED_SETS
 from foretaste.data.leakage import LeakageReport
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.split import Split
 from foretaste.experiments.recipe import DataSection, Recipe
 from foretaste.metrics import user_slices
@@ -42,12 +43,14 @@ def describe_data(dataset: Dataset, section: DataSection) -> dict[str, Any]:
 
 
 def describe_split(split: Split) -> dict[str, Any]:
-    """Sizes, cuts, and the share of test targets that no model can know."""
+    """Sizes, cuts, what train is, and the share of test targets that no model can know."""
     targets = split.test.targets.items
+    train = LearntFrom.of("train", split.catalog, split.train)
     return {
         "kind": split.kind,
         "cuts_ms": None if split.cuts is None else list(split.cuts),
         "train_interactions": split.train.events,
+        "train": train.to_json(),
         "vocabulary": split.items,
         "valid_queries": len(split.valid),
         "test_queries": len(split.test),

@@ -15,6 +15,7 @@ from foretaste.data.click_leakage import check_clicks
 from foretaste.data.clicks import ClickTask
 from foretaste.data.dataset import Dataset
 from foretaste.data.leakage import check_leakage
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.split import Split, split
 from foretaste.errors import InputError, WriteError
 from foretaste.experiments.clicks import click_task, describe_clicks, evaluate_clicks
@@ -247,11 +248,21 @@ def reopen_data(run: RunFolder) -> tuple[Recipe, Dataset]:
     return recipe, dataset
 
 
+def _codes_of(recipe: Recipe) -> tuple[LearntFrom, ...] | None:
+    """What the codes that a recipe takes from a folder were learnt from."""
+    if not (folder := recipe.model.get("codes_from")):
+        return None
+    from foretaste.recommenders.core.coding import codes_learnt_from  # it needs PyTorch
+
+    return codes_learnt_from(Path(folder))
+
+
 def _record(
     recipe: Recipe, dataset: Dataset, prepared: Split | ClickTask, command: str | None
 ) -> dict[str, Any]:
     if isinstance(prepared, Split):
-        cut, leakage = describe_split(prepared), check_leakage(prepared, dataset=dataset)
+        cut = describe_split(prepared)
+        leakage = check_leakage(prepared, dataset=dataset, codes=_codes_of(recipe))
     else:
         assert recipe.clicks is not None
         cut = describe_clicks(prepared, recipe.clicks)

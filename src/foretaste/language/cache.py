@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from foretaste.errors import InputError
+from foretaste.errors import InputError, WriteError
 from foretaste.language.database import transaction
+from foretaste.storage import CACHE, OFF, cache_folder
+
+logger = logging.getLogger(__name__)
+Found = TypeVar("Found")
+
+FILE = "vectors.sqlite"
+"""The cache of every program that names none, in ``cache_folder``."""
 
 KEYS_AT_ONCE = 500
 """Keys of one question; SQLite allows 999 in its oldest versions."""
@@ -66,6 +75,63 @@ class VectorCache:
             database.executemany(
                 "INSERT OR REPLACE INTO vectors VALUES (?, ?)", zip(keys, blobs, strict=True)
             )
+
+
+class UsualCache(VectorCache):
+    """The cache that nobody asked for: what is wrong with it costs time, never the work.
+
+    The file is made when it is first used. When it cannot be used, one line says so and how to mend
+    it, and from then on nothing is kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened yet."""
+        self.path = path
+        self._opened = self._failed = False
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """As ``VectorCache``; nothing where it cannot be used."""
+        return self._tried(lambda: super(UsualCache, self).get(keys), {})
+
+    def put(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
+        """As ``VectorCache``; nothing is kept where it cannot be used."""
+        self._tried(lambda: super(UsualCache, self).put(keys, vectors), None)
+
+    def _tried(self, use: Callable[[], Found], otherwise: Found) -> Found:
+        if self._failed:
+            return otherwise
+        try:
+            if not self._opened:
+                super().__init__(self.path)
+                self._opened = True
+            return use()
+        except (InputError, WriteError) as error:
+            self._failed = True
+            logger.warning(
+                "%s Until then vectors of texts are not kept for the next time; %s=%s asks for "
+                "that, %s=FOLDER for another place.",
+                *(error, CACHE, OFF, CACHE),
+            )
+            return otherwise
+
+
+def cache_of(given: Path | str | None) -> VectorCache | None:
+    """The cache that is meant.
+
+    Args:
+        given: a file; None for the usual one, which ``FORETASTE_CACHE`` moves or turns off; ``off``
+            for none.
+
+    Raises:
+        InputError: as ``VectorCache``, for a file.
+    """
+    if given is not None:
+        return None if str(given) == OFF else VectorCache(given)
+    try:
+        folder = cache_folder()
+    except RuntimeError:  # a user without a home
+        return None
+    return None if folder is None else UsualCache(folder / FILE)
 
 
 def key_of(identity: str, text: str) -> bytes:

@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from foretaste.errors import InputError
-from foretaste.language.cache import VectorCache, key_of
+from foretaste.language.cache import VectorCache, cache_of, key_of
 from foretaste.language.endpoint import EmbeddingEndpoint, EndpointConfig
 from foretaste.language.sentence_model import SentenceConfig, SentenceModel
 from foretaste.language.tfidf import Tfidf, TfidfConfig
 from foretaste.progress import Progress, Silent
+from foretaste.storage import CACHE, OFF
 
 TextConfig = Annotated[TfidfConfig | SentenceConfig | EndpointConfig, Field(discriminator="kind")]
 """How texts become vectors; ``kind`` tells which: ``tfidf``, ``sentence`` or ``endpoint``."""
@@ -115,7 +116,8 @@ class ModelEncoder:
             place = f"{self.cache.path}: " if self.cache else ""
             raise InputError(
                 f"{place}vectors of {self._width} numbers, and {where} of {width}, under one name "
-                "of a model. Delete the cache, or tell the models apart by name."
+                "of a model. Delete the cache, tell the models apart by name, or keep nothing "
+                f"({CACHE}={OFF})."
             )
 
 
@@ -133,7 +135,8 @@ def encoder_for(
     Args:
         config: which way, with its settings.
         texts: of the catalog; only TF-IDF learns from them.
-        cache: a file for the vectors of models. TF-IDF has none: it is faster than reading.
+        cache: a file for the vectors of models; None for the usual one in the user's cache, and
+            ``off`` for none: see ``cache_of``. TF-IDF has none: it is faster than reading.
         width: of a model's vectors, where it is known.
         seed: of the random choices of TF-IDF and SVD.
         progress: who is told.
@@ -149,7 +152,7 @@ def encoder_for(
             return SentenceModel(config)
         return EmbeddingEndpoint(config)
 
-    return ModelEncoder(open_model, None if cache is None else VectorCache(cache), width)
+    return ModelEncoder(open_model, cache_of(cache), width)
 
 
 def embed(
@@ -162,7 +165,8 @@ def embed(
 ) -> np.ndarray:
     """Vectors float32 ``[texts, D]`` of length 1; a text without a known word has the zero vector.
 
-    ``encoder_for`` keeps what is needed to embed further texts in the same space.
+    ``encoder_for`` keeps what is needed to embed further texts in the same space, and says what
+    ``cache`` may be.
 
     Raises:
         MissingExtraError: when a package is missing.

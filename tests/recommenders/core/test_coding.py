@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from foretaste.codes.tokenizer import FitContext
 from foretaste.data.catalog import Catalog
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError, MissingExtraError
@@ -21,6 +23,7 @@ from foretaste.recommenders.core.coding import (
     CodedCatalog,
     CodingConfig,
     code_catalog,
+    codes_learnt_from,
     vectors_of,
 )
 from foretaste.storage import read_arrays, write_arrays
@@ -211,3 +214,78 @@ def test_item_vectors_of_trained_models(cyclic: Split) -> None:
     plain.fit(cyclic)
     with pytest.raises(InputError, match="popularity: has no item vectors"):
         vectors_of(plain, asked)
+
+
+COBA = {"kind": "coba", "levels": 2, "size": 8, "dim": 4, "hidden": (8,), "steps": 5}
+
+
+def test_a_folder_tells_what_its_codes_were_learnt_from(ordinary: Split, tmp_path: Path) -> None:
+    own = LearntFrom.of("co-occurrence", ordinary.catalog, ordinary.train)
+    run = LearntFrom.of("item vectors of runs/a", ordinary.catalog, ordinary.train)
+    code_catalog(
+        ordinary.catalog,
+        config(text=None, tokenizer=COBA),
+        item_vectors=random_vectors(30),
+        vectors_from=run,
+        sequences=ordinary.train,
+        context=CPU,
+    ).save(tmp_path)
+    coded = CodedCatalog.load_for(ordinary, tmp_path)
+    assert coded.learnt_from == codes_learnt_from(tmp_path) == (run, own)
+    assert coded.warnings == ()
+    texts = code_catalog(catalog(60), config(), sequences=ordinary.train, context=CPU)
+    assert texts.learnt_from == ()  # TF-IDF and k-means read no histories
+
+
+def test_codes_that_may_know_the_answers_are_refused(ordinary: Split, tmp_path: Path) -> None:
+    """The histories of the test hold what train leaves for validation."""
+    code_catalog(
+        ordinary.catalog,
+        config(text=None, tokenizer=COBA),
+        item_vectors=random_vectors(30),
+        sequences=ordinary.test.histories,
+        context=CPU,
+    ).save(tmp_path / "codes")
+    with pytest.raises(InputError) as told:
+        CodedCatalog.load_for(ordinary, tmp_path / "codes")
+    events, train = ordinary.test.histories.events, ordinary.train.events
+    assert str(told.value).startswith(
+        f"{tmp_path / 'codes'}: codes hold co-occurrence, learnt from {events} interactions that "
+        f"are not the {train} of this split's train"
+    )
+    assert "foretaste codes fit --data ... --split leave-last-out" in str(told.value)
+    assert "leave out model.codes_from" in str(told.value)
+    CodedCatalog.load(tmp_path / "codes")  # without an experiment there is nothing to leak
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "unknown"),
+    [
+        ({}, False, []),
+        ({}, True, ["item vectors"]),
+        ({"text": None}, True, ["item vectors"]),
+        ({"text": None, "tokenizer": COBA}, True, ["item vectors", "co-occurrence"]),
+    ],
+)
+def test_codes_of_an_earlier_version_are_warned_of(
+    ordinary: Split, tmp_path: Path, settings: dict[str, Any], given: bool, unknown: list[str]
+) -> None:
+    ids = ordinary.catalog.frame["item_id"]
+    titled = Catalog.from_items(ids, catalog(30).frame.with_columns(item_id=ids))
+    code_catalog(
+        titled,
+        config(**settings),
+        item_vectors=random_vectors(30) if given else None,
+        sequences=ordinary.train,
+        context=CPU,
+    ).save(tmp_path)
+    about = json.loads((tmp_path / "coding.json").read_text())
+    del about["learnt_from"]  # as it was before anything was recorded
+    (tmp_path / "coding.json").write_text(json.dumps(about))
+    coded = CodedCatalog.load_for(ordinary, tmp_path)
+    assert coded.learnt_from == tuple(LearntFrom(what) for what in unknown)
+    assert codes_learnt_from(tmp_path) == coded.learnt_from
+    assert [what in told for what, told in zip(unknown, coded.warnings, strict=True)] == [
+        True
+    ] * len(unknown)
+    assert all(f"{tmp_path}: codes hold" in told for told in coded.findings[: len(unknown)])

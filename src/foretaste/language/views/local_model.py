@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from foretaste.errors import InputError, MissingExtraError, WriteError
+from foretaste.storage import cache_folder, users_cache
 
 EXTRA = "llm"
 PACKAGED = "SmolLM2-135M-Instruct"
@@ -259,10 +260,7 @@ def _source(config: LocalModelConfig) -> Path:
 
 def _place(config: LocalModelConfig, source: Path) -> Path:
     """Where a GGUF file is converted to."""
-    base = (
-        config.folder
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretaste"
-    )
+    base = config.folder or cache_folder() or users_cache()  # it cannot be read unconverted
     return base / f"{source.stem}-{_fingerprint(source)}"
 
 

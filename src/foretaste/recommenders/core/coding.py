@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,10 @@ from foretaste.codes.rqvae import RQVAEConfig
 from foretaste.codes.table import Codes
 from foretaste.codes.tokenizer import FitContext, Tokenizer, find
 from foretaste.data.catalog import Catalog
+from foretaste.data.leakage import check_codes
+from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.sequences import Sequences
+from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.language.embed import TextConfig, TextEncoder, encoder_for
 from foretaste.language.endpoint import EndpointConfig
@@ -38,6 +41,9 @@ TokenizerConfig = Annotated[
     RQKMeansConfig | RQVAEConfig | CoBaConfig | OPQConfig, Field(discriminator="kind")
 ]
 """How vectors become codes; ``kind`` is the tokenizer's name."""
+
+VECTORS, TOGETHER = "item vectors", "co-occurrence"
+"""What codes can be learnt from besides texts, as records and errors call it."""
 
 
 class CodingConfig(ModelConfig):
@@ -70,6 +76,9 @@ class CodedCatalog:
         encoder: of texts; None when texts were left out.
         scaling: what made several sources comparable; None for one source.
         seconds: what the tokenizer took.
+        learnt_from: the interactions that went into the codes, one entry for vectors that were
+            given and one for what is chosen together; none for codes of texts alone.
+        warnings: what a reader of figures should know of these codes.
     """
 
     config: CodingConfig
@@ -79,6 +88,8 @@ class CodedCatalog:
     encoder: TextEncoder | None
     scaling: Scaling | None
     seconds: float
+    learnt_from: tuple[LearntFrom, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def codes(self) -> Codes:
@@ -89,7 +100,7 @@ class CodedCatalog:
     @property
     def findings(self) -> tuple[str, ...]:
         """What is wrong with the codes, such as levels that have collapsed; a sentence each."""
-        return findings_on(self.codes, self.vectors)
+        return (*self.warnings, *findings_on(self.codes, self.vectors))
 
     def codes_for(self, catalog: Catalog, place: str) -> Codes:
         """The codes of a catalog's items, in its order; ``place`` is what errors call this one.
@@ -162,6 +173,7 @@ class CodedCatalog:
             "config": self.config.model_dump(mode="json"),
             "texts": self.encoder is not None,
             "seconds": self.seconds,
+            "learnt_from": [source.to_json() for source in self.learnt_from],
         }
         write_whole(folder / "coding.json", (json.dumps(about, indent=2) + "\n").encode())
 
@@ -172,16 +184,7 @@ class CodedCatalog:
         Raises:
             InputError: when a file is missing, damaged, or of another catalog than the rest.
         """
-        place = folder / "coding.json"
-        try:
-            about: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
-            values, seconds = about["config"], float(about["seconds"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{folder}: not a folder of codes ({place.name}: {type(error).__name__}). Make one "
-                "with: foretaste codes fit"
-            ) from error
-        config = build_config(CodingConfig, values, place=str(place))
+        about, config = _read_about(folder)
         tokenizer = Tokenizer.load(folder / "codes.safetensors", device)
         arrays = read_arrays(folder / "vectors.safetensors")
         catalog = Catalog.load(folder / "catalog.parquet")
@@ -202,7 +205,71 @@ class CodedCatalog:
         elif about.get("texts", True) and isinstance(config.text, SentenceConfig | EndpointConfig):
             width = len(means[0]) if means else vectors.shape[1]
             encoder = encoder_for(config.text, (), cache=cache, width=width)
-        return cls(config, catalog, tokenizer, vectors, encoder, scaling, seconds)
+        sources = _recorded(about, config, several=bool(means))
+        seconds = about["seconds"]
+        return cls(config, catalog, tokenizer, vectors, encoder, scaling, seconds, sources)
+
+    @classmethod
+    def load_for(cls, split: Split, folder: Path) -> CodedCatalog:
+        """As ``load``, for an experiment: what the codes know must not be what it asks.
+
+        Raises:
+            InputError: as ``load``, and when the codes were learnt from interactions that may hold
+                answers of the split.
+        """
+        coded = cls.load(folder)
+        found = check_codes(split, coded.learnt_from)
+        for finding in found:
+            if finding.severity == "leak":
+                raise InputError(
+                    f"{folder}: {finding.message}. Fit codes anew on the data and the split of "
+                    f"this experiment (foretaste codes fit --data ... --split {split.kind}), with "
+                    "a --run of the same, or leave out model.codes_from."
+                )
+        return replace(coded, warnings=tuple(f"{folder}: {one.message}." for one in found))
+
+
+def codes_learnt_from(folder: Path) -> tuple[LearntFrom, ...]:
+    """What interactions went into the codes of a folder, for ``check_leakage``.
+
+    Raises:
+        InputError: when it is no folder of codes.
+    """
+    about, config = _read_about(folder)
+    several = "scales" in read_arrays(folder / "vectors.safetensors")
+    return _recorded(about, config, several=several)
+
+
+def _read_about(folder: Path) -> tuple[dict[str, Any], CodingConfig]:
+    """What ``coding.json`` says, and the configuration in it."""
+    place = folder / "coding.json"
+    try:
+        about: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+        values, about["seconds"] = about["config"], float(about["seconds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder}: not a folder of codes ({place.name}: {type(error).__name__}). Make one "
+            "with: foretaste codes fit"
+        ) from error
+    return about, build_config(CodingConfig, values, place=str(place))
+
+
+def _recorded(
+    about: dict[str, Any], config: CodingConfig, *, several: bool
+) -> tuple[LearntFrom, ...]:
+    """What is recorded of interactions; of an earlier version's codes, what must have been used.
+
+    Args:
+        about: what ``coding.json`` says.
+        config: how the codes were made.
+        several: whether texts and vectors were put together.
+    """
+    if isinstance(written := about.get("learnt_from"), list):
+        return tuple(LearntFrom.from_json(one) for one in written)
+    vectors = several or config.text is None or not about.get("texts", True)
+    together = find(config.tokenizer.kind).reads_histories
+    used = ((VECTORS, vectors), (TOGETHER, together))
+    return tuple(LearntFrom(what) for what, is_used in used if is_used)
 
 
 def code_catalog(
@@ -211,6 +278,7 @@ def code_catalog(
     *,
     item_vectors: np.ndarray | None = None,
     sequences: Sequences | None = None,
+    vectors_from: LearntFrom | None = None,
     context: FitContext | None = None,
     cache: Path | None = None,
 ) -> CodedCatalog:
@@ -224,8 +292,10 @@ def code_catalog(
             zero row means that nothing is known of the item.
         sequences: training histories over the catalog's numbers, for tokenizers that use what is
             chosen together: ``split.train``.
+        vectors_from: the interactions that ``item_vectors`` were learnt from. Without it
+            experiments on these codes warn that they cannot tell whether their answers were seen.
         context: seed, device, progress.
-        cache: a file that keeps the vectors of text models.
+        cache: a file that keeps the vectors of text models, ``off`` for none; None for the usual.
 
     Raises:
         InputError: when nothing is known of the items, or something given does not fit.
@@ -249,7 +319,12 @@ def code_catalog(
     begin = time.perf_counter()
     tokenizer.fit(vectors, item_ids=catalog.frame["item_id"], sequences=sequences, context=context)
     seconds = time.perf_counter() - begin
-    return CodedCatalog(config, catalog, tokenizer, vectors, encoder, scaling, seconds)
+    learnt_from = [vectors_from or LearntFrom(VECTORS)] if item_vectors is not None else []
+    if tokenizer.reads_histories and sequences is not None:
+        learnt_from.append(LearntFrom.of(TOGETHER, catalog, sequences))
+    return CodedCatalog(
+        config, catalog, tokenizer, vectors, encoder, scaling, seconds, tuple(learnt_from)
+    )
 
 
 def _sources(

@@ -223,7 +223,7 @@ class Generator(Recommender):
     def _coded(self, split: Split, run: RunContext) -> CodedCatalog:
         config: GeneratorConfig = self.config
         if config.codes_from is not None:
-            return CodedCatalog.load(config.codes_from)
+            return CodedCatalog.load_for(split, config.codes_from)
         source, coding = config.source, config.codes
         if source == "auto":
             source = source_of(split.catalog.frame)
