@@ -1,8 +1,7 @@
 """LUMOS against its controls on MovieTweetings and amazon18-office: does meaning help?
 
     .venv/bin/python benchmarks/lumos.py --data movietweetings --seeds 0 1 2
-    .venv/bin/python benchmarks/lumos.py --data office --office FOLDER --noise 0.2
-    .venv/bin/python benchmarks/lumos.py --data movietweetings --attack flip
+    .venv/bin/python benchmarks/lumos.py --data office --office FOLDER --attack none flip
 
 Leave-last-out, k-core 5, full ranking, seen items left out; SASRec (or ``--model gru4rec``) of 32
 numbers, two blocks, one client a user, a tenth of them a round. In 60 rounds no setting that was
@@ -13,9 +12,8 @@ data and conditions stay as they are. Intervals are over users, of each user's m
 p-values: paired sign flips against ``fedavg``, Holm-corrected within a data set and condition.
 
 ``--noise`` puts so many random items (a share of the history) at random places of every training
-history; questions stay as they are. ``--attack`` makes a tenth of clients hostile. Arms that read
-tables of views (``benchmarks/lumos_views.py``) know clean histories only, so they are left out
-where noise is put in.
+history; questions stay as they are. ``--attack`` makes a tenth of clients hostile. Arms of tables
+of views (``lumos_views.py``) know clean histories only, and are left out where noise is put in.
 """
 
 import argparse
@@ -205,10 +203,13 @@ def federated(setting: Setting, arm: Arm, seed: int, folder: Path) -> dict[str, 
         log=_told,
     )
     done = server.run()
-    found = figures(method.recommender(done.best), split.test)
+    recommender = method.recommender(done.best)
+    found = figures(recommender, split.test)
+    promoted = Sequences.from_lists([[method.config.attack.item]] * len(split.test))
+    listed = figures(recommender, replace(split.test, targets=promoted))["hr@20"].mean()
     # Of one client's messages, of the serialised bytes.
     facts = {"up": done.curve[-1].up, "down": done.curve[-1].down, "best": done.best_round or 0}
-    return {**found, **facts, "valid": done.best_value or 0.0}
+    return {**found, **facts, "valid": done.best_value or 0.0, "listed": listed}
 
 
 def alone(setting: Setting, seed: int) -> dict[str, Any]:
@@ -284,10 +285,9 @@ def measure(setting: Setting, names: list[str], seeds: list[int]) -> None:
             begin = time.perf_counter()
             run = place.with_suffix("")
             found = trained_by(setting, arm, seed, run)
-            seconds = time.perf_counter() - begin
+            found["seconds"] = time.perf_counter() - begin
             place.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {key: np.asarray(value) for key, value in found.items()}
-            np.savez(place, seconds=np.asarray(seconds), **arrays)
+            np.savez(place, **{key: np.asarray(value) for key, value in found.items()})
             for left in run.glob("*"):  # the checkpoint
                 left.unlink()
             means = {metric: round(float(found[metric].mean()), 4) for metric in METRICS}
@@ -331,6 +331,8 @@ def rows_of(setting: Setting) -> list[dict[str, Any]]:
             row[metric] = f"{found.value:.4f} ({found.low:.4f}-{found.high:.4f})"
         for base in ("fedavg", "random"):
             row[f"NDCG@20 minus {base}"] = against.get(base, {}).get(name, "")
+        listed = [float(one["listed"]) for one in some if "listed" in one]
+        row["promoted item in top 20"] = f"{np.mean(listed):.1%}" if listed else ""
         row["bytes up"] = f"{float(some[0]['up']):,.0f}"
         row["best round"] = ", ".join(str(int(one["best"])) for one in some)
         row["seconds"] = f"{np.mean([float(one['seconds']) for one in some]):.0f}"
@@ -381,7 +383,7 @@ def main() -> None:
     rows = [row for setting in settings for row in rows_of(setting)]
     made = {(row["data"], row["condition"]) for row in rows}
     other = [one for one in read_table(args.out) if (one["data"], one["condition"]) not in made]
-    write_table(args.out, other + rows, ABOUT)
+    write_table(args.out, [dict.fromkeys(rows[0], "") | one for one in other] + rows, ABOUT)
     print(args.out.read_text())
 
 
