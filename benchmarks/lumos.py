@@ -5,11 +5,10 @@
 
 Leave-last-out, k-core 5, full ranking, seen items left out; SASRec (or ``--model gru4rec``) of 32
 numbers, two blocks, one client a user, a tenth of them a round. In 60 rounds no setting that was
-tried comes far beyond popularity, so there are 200. Validation chooses the round. Every arm and
-seed is one file of per-user figures in ``--runs``, and a run that was stopped goes on from its last
-round; the table is written from all files that are there, beside this script, and its rows of other
-data and conditions stay as they are. Intervals are over users, of each user's mean over the seeds;
-p-values: paired sign flips against ``fedavg``, Holm-corrected within a data set and condition.
+tried comes far beyond popularity, so there are 200. Validation chooses the round. Per-user figures
+of an arm and seed are a file in ``--runs``, where a stopped run goes on; the table is written from
+all that are there, and its other rows stay. Intervals are over users, of each one's mean over the
+seeds; p-values: paired sign flips against ``fedavg``, Holm-corrected within data and condition.
 
 ``--noise`` puts so many random items (a share of the history) at random places of every training
 history; questions stay as they are. ``--attack`` makes a tenth of clients hostile. Arms of tables
@@ -383,7 +382,8 @@ def main() -> None:
     rows = [row for setting in settings for row in rows_of(setting)]
     made = {(row["data"], row["condition"]) for row in rows}
     other = [one for one in read_table(args.out) if (one["data"], one["condition"]) not in made]
-    write_table(args.out, [dict.fromkeys(rows[0], "") | one for one in other] + rows, ABOUT)
+    rows += [dict.fromkeys(rows[0], "") | one for one in other]
+    write_table(args.out, sorted(rows, key=lambda row: (row["data"], row["condition"])), ABOUT)
     print(args.out.read_text())
 
 
