@@ -148,11 +148,12 @@ class Bench:
 
 
 def quality(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str, Any]]:
-    """Bytes and figures of all arms, with differences to PFedRec of the same users."""
+    """Bytes and figures of all arms, with differences of the same users to PFedRec and to ours."""
     everybody = questions(bench.data, 0, 0.0, 0.0)
     counts, targets = bench.data.popularity, everybody.test_targets.items
     rare = (targets >= 0) & (counts[np.maximum(targets, 0)] <= np.median(counts))
     base, other = bench.run("pfedrec", seeds[0]), bench.figures("pfedrec", seeds, "ndcg@10")
+    ours = bench.figures("curriculum", seeds, "ndcg@10")
     known, rows = popular(everybody), []
     for arm in ("popularity", *chosen):
         row: dict[str, Any] = {"data": bench.name, "arm": arm}
@@ -167,6 +168,7 @@ def quality(bench: Bench, seeds: list[int], chosen: list[str]) -> list[dict[str,
         for metric in (*MEASURED, *(f"{name} of 100" for name in MEASURED)):
             row[metric] = f"{figures[metric].mean():.4f}"
         row["ndcg@10 - pfedrec"] = _difference(figures["ndcg@10"], other)
+        row["curriculum - this"] = _difference(ours, figures["ndcg@10"])
         row["ndcg@10, rarer half of items"] = f"{figures['ndcg@10'][rare].mean():.4f}"
         rows.append(row)
     return rows
