@@ -58,7 +58,7 @@ COARSE = {
     "collaborative_levels": 6,
     "items_rate": 0.06,
 }
-"""As many bytes as by default, spent on whole numbers instead of on codes and sketch."""
+"""As many bytes as by default, spent on float32 instead of on codes and sketch."""
 
 
 def arms(items: int, refresh: int) -> dict[str, Arm]:
@@ -265,9 +265,10 @@ def arithmetic(sizes: tuple[int, ...] = (1_682, 10_000, 1_000_000)) -> list[dict
 
 ABOUT = {
     "quality": "Leave-last-out, full ranking and the target among 99 drawn items; bytes of a "
-    "client and round as serialised, mean over rounds; arms of codes and hashed rows send and "
-    "receive a byte a number, and what goes up is rounded once for all users of the one node; "
-    "differences over the same users with 95 % intervals. Written by `benchmarks/rqfedrec.py`.",
+    "client and round as serialised, mean over rounds. Arms of codes and hashed rows send and "
+    "receive a byte a number, `float32` and `coarse` aside, and so does `small dim` but on Office; "
+    "what goes up is rounded once for all users of the one node. Differences over the same users "
+    "with 95 % intervals. Written by `benchmarks/rqfedrec.py`.",
     "noise": "NDCG@10 with a share of every history's events drawn at random. Written by "
     "`benchmarks/rqfedrec.py`.",
     "cold": "Targets among a tenth of the items that comes only after training: in no history and "

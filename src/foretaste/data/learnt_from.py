@@ -66,11 +66,15 @@ def fingerprint_of(catalog: Catalog, histories: Sequences) -> str:
     the list without any.
     """
     used, places = np.unique(histories.items, return_inverse=True)
-    ids = (catalog.item_ids[item] for item in used.tolist())
-    hashes = (hashlib.blake2b(item.encode(), digest_size=8).digest() for item in ids)
-    named = np.frombuffer(b"".join(hashes), "<u8")
+    ids = catalog.frame["item_id"].gather(used)
+    order = ids.arg_sort().to_numpy()
+    rank = np.empty(len(order), "<i8")
+    rank[order] = np.arange(len(order))
     digest = hashlib.blake2b(digest_size=16)
     lengths = histories.lengths
     digest.update(lengths[lengths > 0].astype("<i8").tobytes())
-    digest.update(named[places].tobytes())
+    digest.update(rank[places].tobytes())
+    named = ids.gather(order)
+    digest.update(named.str.len_bytes().to_numpy().astype("<i8").tobytes())
+    digest.update(named.str.join("").item().encode())
     return digest.hexdigest()

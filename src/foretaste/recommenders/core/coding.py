@@ -236,7 +236,9 @@ def codes_learnt_from(folder: Path) -> tuple[LearntFrom, ...]:
         InputError: when it is no folder of codes.
     """
     about, config = _read_about(folder)
-    several = "scales" in read_arrays(folder / "vectors.safetensors")
+    # The vectors of a large catalog are not read for nothing.
+    told = "learnt_from" in about
+    several = not told and "scales" in read_arrays(folder / "vectors.safetensors")
     return _recorded(about, config, several=several)
 
 
