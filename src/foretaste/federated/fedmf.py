@@ -30,15 +30,15 @@ from foretaste.federated.core.chosen_items import (
 )
 from foretaste.federated.core.config import FederatedConfig
 from foretaste.federated.core.randomness import hashed
-from foretaste.federated.core.rounding import step_of
+from foretaste.federated.core.rounding import as_bytes, from_bytes, to_bytes
 from foretaste.federated.core.server_step import server_step
 from foretaste.federated.core.table_config import FedMFConfig
 from foretaste.federated.core.updates import Rows, Updates
 from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.base import Recommender
 
-TABLE, SCALE, TOUCHED, HEAD = "table", "scale", "touched", "head"
-"""Vectors that travel, their steps where they are bytes, how many touched each, and what stays."""
+TABLE, TOUCHED, HEAD = "table", "touched", "head"
+"""Vectors that travel, how many touched each, and what stays with a user."""
 _HASHES = 8_101
 """Keeps the places of hashed items apart from other hashes of item numbers."""
 
@@ -56,6 +56,8 @@ class FedMF(FederatedMethod):
     """Whether a user's own part is fitted before the items take their step."""
     constant = 0
     """Numbers of a head beside the item's width: 1 for one that also adds a constant."""
+    table_is = "vectors of all items"
+    """What the table holds, for the list of what comes down."""
 
     def __init__(self, config: FederatedConfig, world: World) -> None:
         """``world.model`` must be ``als``."""
@@ -75,28 +77,20 @@ class FedMF(FederatedMethod):
         return self.config.rows or self.items
 
     def down(self) -> tuple[Declared, ...]:
-        """The table."""
-        what = "hashed item vectors" if self.config.rows else "vectors of all items"
-        return self.declared_table(what, "a client scores and trains with them")
+        """The table, as bytes where the settings say so."""
+        return as_bytes(self._table) if self.config.precision == "int8" else self._table
 
-    def declared_table(self, what: str, why: str) -> tuple[Declared, ...]:
-        """The table as it comes down, and its steps when it comes as bytes."""
-        dtype = self.config.precision
-        table = Declared(TABLE, dtype, (self.rows, self.dim), what, why)
-        steps = Declared(SCALE, "float32", (self.rows, 1), f"steps of {what}", "to read the bytes")
-        return (table, steps) if dtype == "int8" else (table,)
+    @property
+    def _table(self) -> tuple[Declared]:
+        what = "hashed item vectors" if self.config.rows else self.table_is
+        shape = (self.rows, self.dim)
+        return (Declared(TABLE, "float32", shape, what, "a client scores and trains with it"),)
 
     def to_send(self, state: Mapping[str, np.ndarray], round: int) -> Arrays:
         """The table, as bytes where the settings say so."""
         del round
-        return self.rounded(state[TABLE])
-
-    def rounded(self, table: np.ndarray) -> Arrays:
-        """A table ``[rows, dim]`` as ``declared_table`` says."""
-        if self.config.precision == "float32":
-            return {TABLE: table}
-        scale = step_of(table)
-        return {TABLE: np.rint(table / scale).astype(np.int8), SCALE: scale}
+        table = {TABLE: state[TABLE]}
+        return to_bytes(table, self._table, None) if self.config.precision == "int8" else table
 
     def up(self) -> tuple[Declared, ...]:
         """The change of the table, and who touched its rows where that is asked for."""
@@ -140,8 +134,8 @@ class FedMF(FederatedMethod):
 
     def table(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
         """The table of a state or of what came down, float32 ``[rows, dim]``."""
-        table = received[TABLE]
-        return table.astype(np.float32) * received[SCALE] if SCALE in received else table
+        came_as_bytes = received[TABLE].dtype == np.int8
+        return (from_bytes(received, self._table) if came_as_bytes else received)[TABLE]
 
     def codes(self, received: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Rows of the table that an item adds up, int64 ``[items, L]``; None: its own row."""

@@ -119,6 +119,7 @@ class RQFedRec(PFedRec):
 
     name = "rqfedrec"
     Config = RQFedRecConfig
+    table_is = "vectors of codes, which an item adds up"
 
     @property
     def channels(self) -> dict[str, tuple[int, int]]:
@@ -137,7 +138,6 @@ class RQFedRec(PFedRec):
 
     def down(self) -> tuple[Declared, ...]:
         """Code vectors, and codes where they have changed."""
-        why = "a client makes item vectors of them, scores and trains"
         codes = [
             Declared(
                 f"{name}/codes",
@@ -149,7 +149,7 @@ class RQFedRec(PFedRec):
             )
             for name, (levels, _) in self.channels.items()
         ]
-        return (*self.declared_table("code vectors", why), *codes)
+        return (*super().down(), *codes)
 
     def up(self) -> tuple[Declared, ...]:
         """As of PFedRec, for codes, and the sketch."""
@@ -203,11 +203,11 @@ class RQFedRec(PFedRec):
 
     def to_send(self, state: Mapping[str, np.ndarray], round: int) -> Arrays:
         """Code vectors times their channel's weight, and the codes."""
-        del round
         shares = self._shares(state)
         parts = [shares[name] * state[f"{name}/table"] for name in self.channels]
         codes = {f"{name}/codes": state[f"{name}/codes"] for name in self.channels}
-        return {**self.rounded(np.concatenate(parts).astype(np.float32)), **codes}
+        table = np.concatenate(parts).astype(np.float32)
+        return {**super().to_send({TABLE: table}, round), **codes}
 
     def table(self, received: Mapping[str, np.ndarray]) -> np.ndarray:
         """Code vectors, from a state or from what came down."""

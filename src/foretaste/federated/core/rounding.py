@@ -1,9 +1,9 @@
 """Numbers as bytes: every row in steps of its own, which a byte counts.
 
-What goes up is rounded by chance, to the step above as often as the value lies nearer to it, so
-that it is right in the mean over many messages (as in QSGD; Alistarh et al., NeurIPS 2017). It is
-what a node sends that is rounded, whether one user stands behind it or many, once, and what the
-server restores before it adds up.
+What comes down is rounded to the nearest step. What goes up is rounded by chance, to the step above
+as often as the value lies nearer to it, so that it is right in the mean over many messages (as in
+QSGD; Alistarh et al., NeurIPS 2017). It is what a node sends that is rounded, whether one user
+stands behind it or many, once, and what the server restores before it adds up.
 """
 
 from __future__ import annotations
@@ -42,23 +42,28 @@ def as_bytes(declared: Sequence[Declared]) -> tuple[Declared, ...]:
     return tuple(found)
 
 
-def to_bytes(arrays: Mapping[str, np.ndarray], declared: Sequence[Declared], seed: int) -> Arrays:
+def to_bytes(
+    arrays: Mapping[str, np.ndarray], declared: Sequence[Declared], seed: int | None
+) -> Arrays:
     """The arrays as ``as_bytes(declared)`` says: finite ones, each within a step of what it was.
 
     Args:
         arrays: those of ``declared``.
         declared: as they are before.
-        seed: of the chance.
+        seed: of the chance; None rounds to the nearest step.
     """
-    rng, found = np.random.default_rng(seed), {}
+    rng, found = None if seed is None else np.random.default_rng(seed), {}
     for one in declared:
         array = arrays[one.name]
         if _rounds(one):
             step = step_of(array)
             scaled = array / step
-            below = np.floor(scaled)
-            up = rng.random(array.shape, np.float32) < scaled - below
-            found[one.name] = (below + up).clip(-_LARGEST, _LARGEST).astype(np.int8)
+            if rng is None:
+                steps = np.rint(scaled)
+            else:
+                below = np.floor(scaled)
+                steps = below + (rng.random(array.shape, np.float32) < scaled - below)
+            found[one.name] = steps.clip(-_LARGEST, _LARGEST).astype(np.int8)
             found[SCALE + one.name] = step
         else:
             found[one.name] = array
