@@ -22,6 +22,7 @@ from foretaste.language.views.neighbours import (
     TitlesConfig,
     TitleViews,
     continued,
+    farthest,
 )
 
 from .scripted import catalog, request
@@ -59,6 +60,20 @@ def test_each_item_is_heard_before_the_next():
     # 2 has nothing of 0; it follows 1, which has.
     assert continued(vectors, taste, allowed, 2) == [1, 2]
     assert continued(vectors, taste, allowed, 9) == [1, 2, 3]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-2, 2), st.booleans()), min_size=1, max_size=30),
+    st.floats(0.01, 1),
+)
+def test_the_farthest_are_the_first_of_a_stable_order(items, share):
+    scores = np.array([[score] for score, _ in items], np.float32)
+    allowed = np.array([allowed for _, allowed in items])
+    allowed[0] = True
+    some = np.flatnonzero(allowed)
+    order = some[np.argsort(scores[some, 0], kind="stable")]
+    found = farthest(scores, np.ones(1, np.float32), allowed, share)
+    assert found.tolist() == sorted(order[: max(1, int(share * len(some)))])
 
 
 def test_items_of_which_nothing_is_known_are_in_no_view():

@@ -120,7 +120,7 @@ class VectorViews(ABC):
         if not len(places):
             return {}
         like = vectors[history[places]] @ vectors.T  # [places, items]
-        like[:, ~allowed] = -np.inf
+        like = np.where(allowed, like, -np.inf)
         return dict(zip(places.tolist(), like.argmax(1).tolist(), strict=True))
 
 
@@ -207,8 +207,7 @@ def continued(vectors: np.ndarray, taste: np.ndarray, allowed: np.ndarray, count
     """The ``count`` allowed items that follow, each nearest to what was heard before it."""
     free, found = allowed.copy(), []
     for _ in range(min(count, int(allowed.sum()))):
-        scores = vectors @ taste
-        scores[~free] = -np.inf
+        scores = np.where(free, vectors @ taste, -np.inf)
         best = int(scores.argmax())
         found.append(best)
         free[best] = False
@@ -220,7 +219,9 @@ def farthest(
     vectors: np.ndarray, taste: np.ndarray, allowed: np.ndarray, share: float
 ) -> np.ndarray:
     """The allowed items least like ``taste``: ``share`` of them, one at least; ascending."""
-    items = np.flatnonzero(allowed)
-    scores = vectors[items] @ taste
-    count = max(1, int(share * len(items)))
-    return np.sort(items[np.argsort(scores, kind="stable")[:count]])
+    scores = np.where(allowed, vectors @ taste, np.inf)
+    count = max(1, int(share * allowed.sum()))
+    last = np.partition(scores, count - 1)[count - 1]
+    below = np.flatnonzero(scores < last)
+    tied = np.flatnonzero(scores == last)[: count - len(below)]
+    return np.sort(np.concatenate([below, tied]))
