@@ -4,8 +4,8 @@
 
 Every arm has the same width, layers, batches and early stopping; only what a cache keeps of an
 event differs. For each seed full attention is trained first; every arm, the full cache too, then
-starts from its weights (``model.start_from``) and trains on by the same rule. Two arms train from
-nothing instead, as the paper does. Models are asked as
+starts from its weights (``model.start_from``) and trains on by the same rule. Arms that are "as it
+begins" do not train on. Two arms train from nothing instead, as the paper does. Models are asked as
 ``foretaste evaluate`` asks them (leave-last-out, full catalog, seen items left out). Differences
 from the full cache are paired by user, each user's mean over the seeds. Bytes are counted from what
 a store holds of the users of the test set. Figures per user are kept in ``--runs``, one file for
@@ -56,39 +56,66 @@ ON_MANY = ON | {"epochs": 12, "patience": 2, "min_epochs": 2}
 
 
 class Arm(NamedTuple):
-    """One way to keep keys and values; ``user_dim`` 0 means what fits the budget of bytes."""
+    """One way to keep keys and values.
+
+    Attributes:
+        name: in the table.
+        form: ``full``, or a key of ``FITS``: what fits the budget of bytes.
+        collective: settings besides.
+        first_layer: of the model.
+        starts: from the weights of a trained full one.
+        trains: False leaves it as it begins.
+    """
 
     name: str
-    attention: str
+    form: str
     collective: dict[str, Any]
+    first_layer: str = "full"
     starts: bool = True
+    trains: bool = True
 
 
 LOW_RANK = "low-rank only, no fewer bytes"
 """The decisive control of ``both``."""
 ARMS = [
     Arm("full", "full", {}),
-    Arm("both", "collective", {}),
-    Arm(LOW_RANK, "collective", {"pool_size": 0}),
-    Arm("pool only", "collective", {"user_dim": 0}),
-    Arm("without peak", "collective", {"peak": 0.0}),
-    Arm("without balance", "collective", {"balance": 0.0}),
-    Arm("random router", "collective", {"train_router": False}),
-    Arm("int8 of the full width", "collective", {"user_dim": DIM, "pool_size": 0}),
-    Arm("both, from nothing", "collective", {}, starts=False),
-    Arm("low-rank only, from nothing", "collective", {"pool_size": 0}, starts=False),
+    Arm("both", "levels", {}),
+    Arm(LOW_RANK, "low-rank", {}),
+    Arm("pools only", "pools", {}),
+    Arm("without peak", "levels", {"peak": 0.0}),
+    Arm("without balance", "levels", {"balance": 0.0}),
+    Arm("one pool", "one", {}),
+    Arm("one pool, all layers", "one", {}, "collective"),
+    Arm("one pool, random router", "one", {"train_router": False}),
+    Arm("both, as it begins", "levels", {}, trains=False),
+    Arm(f"{LOW_RANK}, as it begins", "low-rank", {}, trains=False),
+    Arm("int8 of the full width", "int8", {}),
+    Arm("both, from nothing", "levels", {}, starts=False),
+    Arm("low-rank only, from nothing", "low-rank", {}, starts=False),
 ]
-FROZEN = "k-means router, not trained"
-"""An arm of kept runs, no longer made: its router stayed as that of ``both`` begins."""
 LOOKED_UP = "full, first layer looked up (no loss)"
-# Numbers of an event's own that fit 0.8 % of the full cache beside the item's number (and, for
-# HSTU, its time), with a pool and, for the control, without.
-OWN = {"sasrec": (6, 8), "hstu": (4, 6)}
+INT8 = {"user_dim": DIM, "pool_size": 0}
+FITS: dict[str, dict[str, dict[str, int]]] = {
+    "sasrec": {
+        "levels": {"user_dim": 2, "pool_levels": 5},
+        "pools": {"user_dim": 0, "pool_levels": 7},
+        "one": {"user_dim": 6},
+        "low-rank": {"user_dim": 8, "pool_size": 0},
+        "int8": INT8,
+    },
+    "hstu": {
+        "levels": {"user_dim": 2, "pool_levels": 3},
+        "pools": {"user_dim": 0, "pool_levels": 5},
+        "one": {"user_dim": 4},
+        "low-rank": {"user_dim": 6, "pool_size": 0},
+        "int8": INT8,
+    },
+}
+"""What fits 0.8 % of the full cache beside the item's number (and, for HSTU, its time); the control
+without pools takes two bytes more, as its numbers come in pairs of heads."""
 
 LAYER = 2 * DIM * 4
 """Bytes of the full keys and values of an event in one layer."""
-STATE = 121
-"""Bytes that the store held of a user besides records, when no run kept ``events_per_user``."""
 
 
 def recipe(
@@ -96,8 +123,6 @@ def recipe(
 ) -> Recipe:
     """The recipe of one fit, from the weights of ``start`` or from nothing."""
     first, on = (TRAIN_MANY, ON_MANY) if prepared.train.events > MANY else (TRAIN, ON)
-    with_pool, without = OWN[model]
-    own = without if arm.collective.get("pool_size") == 0 else with_pool
     values: dict[str, Any] = {
         "data": {"source": str(source)},
         "split": {"kind": "leave-last-out"},
@@ -105,11 +130,12 @@ def recipe(
             "name": model,
             **SHARED,
             "dropout": 0.3,
-            "attention": arm.attention,
-            "collective": {"user_dim": own} | arm.collective,
+            "attention": "full" if arm.form == "full" else "collective",
+            "collective": FITS[model].get(arm.form, {}) | arm.collective,
+            "first_layer": arm.first_layer,
             **({} if start is None else {"start_from": str(start)}),
         },
-        "train": first if start is None else on,
+        "train": (first if start is None else on) | ({} if arm.trains else {"epochs": 0}),
         "run": {"seed": seed, "threads": 1},
     }
     return Recipe.build(values)
@@ -153,6 +179,8 @@ def measure(model: str, source: Path, prepared: Split, arm: Arm, seed: int, star
         found["entropy"] = pool_entropy(recommender, prepared.test.histories)
         pools = [part.pool for part in collective if part.pool is not None]
         found["pool_bytes"] = sum(4 * pool.numel() for pool in pools)
+    if not recommender.network.widths()[0]:
+        found["table_bytes"] = recommender.network.first_layer().numel()
     return found
 
 
@@ -202,10 +230,10 @@ def pool_entropy(recommender: IncrementalRecommender, histories: Sequences) -> f
     network, counts = recommender.network.eval(), {}
 
     def count(module: CollectiveKeyValues, inputs: tuple[Any, ...], _: Any) -> None:
-        index = module.choices(inputs[0])[real]  # [events, 2]
-        for part in (0, 1):
-            now = index[:, part].bincount(minlength=module.config.pool_size).double()
-            counts[module, part] = counts.get((module, part), 0) + now
+        index = module.choices(inputs[0])[real].flatten(1)  # [events, 2 L]
+        for pool, chosen in enumerate(index.T):
+            now = chosen.bincount(minlength=module.config.pool_size).double()
+            counts[module, pool] = counts.get((module, pool), 0) + now
 
     hooks = [
         part.register_forward_hook(count)
@@ -232,7 +260,7 @@ def _last(rows: Sequences, count: int) -> Sequences:
 
 def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     """The table of one model on one data set; every arm against the full cache."""
-    names = [*(arm.name for arm in ARMS), FROZEN]
+    names = [arm.name for arm in ARMS]
     known = {name: Kept(runs / data, f"{model}-{name}") for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
     if "full" not in known:
@@ -266,7 +294,7 @@ def cells(kept: Kept) -> dict[str, str]:
         "seeds": f"{len(kept.seeds)}",
         **bytes_per_event(record),
         "held by the store": f"{held:.1f}",
-        "bytes/user + part of pools": bytes_per_user(kept, len(kept.values("ndcg@10"))),
+        "bytes/user + part of what is shared": bytes_per_user(kept, len(kept.values("ndcg@10"))),
         "NDCG@10": "{:.4f} ({:.4f}-{:.4f})".format(*quality["ndcg@10"]),
         "HR@10": f"{quality['hr@10'].value:.4f}",
         "minus full, NDCG@10": "",
@@ -274,7 +302,7 @@ def cells(kept: Kept) -> dict[str, str]:
         "both minus low-rank": "",
         "gated minus hard": "" if gated is None else f"{gated - quality['ndcg@10'].value:+.4f}",
         "pool entropy": "" if entropy is None else f"{entropy:.3f}",
-        "pool KB": f"{(kept.fact('pool_bytes') or 0) / 1000:.0f}",
+        "pools + table of the first layer, KB": _kilobytes(kept),
         "seconds": f"{kept.fact('seconds'):.0f}",
     }
 
@@ -290,12 +318,16 @@ def bytes_per_event(record: float) -> dict[str, str]:
 
 
 def bytes_per_user(kept: Kept, users: int) -> str:
-    """What the store held of a user in the mean, and one of ``users`` parts of the pools."""
-    record, held = kept.fact("record_bytes"), kept.fact("held_per_event")
-    assert record is not None and held is not None
-    events = kept.fact("events_per_user") or STATE / (held - record)
-    pools = kept.fact("pool_bytes")
-    return f"{held * events:.0f}" + (f" + {pools / users:.0f}" if pools else "")
+    """What the store held of a user in the mean, and one of ``users`` parts of what is shared."""
+    held, events = kept.fact("held_per_event"), kept.fact("events_per_user")
+    assert held is not None and events is not None
+    shared = (kept.fact("pool_bytes") or 0) + (kept.fact("table_bytes") or 0)
+    return f"{held * events:.0f}" + (f" + {shared / users:.0f}" if shared else "")
+
+
+def _kilobytes(kept: Kept) -> str:
+    pools, table = (kept.fact(name) or 0 for name in ("pool_bytes", "table_bytes"))
+    return f"{pools / 1000:.0f} + {table / 1000:.0f}"
 
 
 def looked_up(row: dict[str, Any], full: Kept) -> dict[str, Any]:
@@ -321,7 +353,7 @@ def main() -> None:
     """Measure what is missing, and write the table of all that is there beside this script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", action="append", required=True)
-    parser.add_argument("--models", nargs="+", default=list(OWN))
+    parser.add_argument("--models", nargs="+", default=list(FITS))
     parser.add_argument("--arms", nargs="+", type=int, default=list(range(len(ARMS))))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--k-core", type=int, default=0)
@@ -347,24 +379,17 @@ def main() -> None:
                     found = measure(model, source, prepared, arm, seed, start)
                     kept.save(seed, found)
                     told = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
-                    print(
-                        source.stem,
-                        model,
-                        arm.name,
-                        seed,
-                        found["ndcg@10"].mean(),
-                        told,
-                        flush=True,
-                    )
+                    value = found["ndcg@10"].mean()
+                    print(source.stem, model, arm.name, seed, value, told, flush=True)
     pack(args.runs, archive)
     folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
-    rows = [row for data in folders for model in OWN for row in rows_of(data, model, args.runs)]
+    rows = [row for data in folders for model in FITS for row in rows_of(data, model, args.runs)]
     about = (
         f"Width {DIM}, {SHARED['layers']} layers, window {SHARED['window']}; leave-last-out, full "
         "catalog, seen items left out; means over seeds with 95 % intervals over users; p is "
         "Holm-corrected. A record of an event holds the number of its item (and for HSTU its time) "
-        "besides. Bytes of a user are those of a state in the memory store, in the mean, and a "
-        "user's part of the pools. Written by `benchmarks/collectivekv.py`."
+        "besides. Bytes of a user are those of a state in the memory store, in the mean, and its "
+        "part of pools and of the first layer's table. Written by `benchmarks/collectivekv.py`."
     )
     write_table(args.out, rows, about)
     print(args.out.read_text())

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from collectivekv import ARMS, LOW_RANK, Arm, bytes_per_user
+from collectivekv import LOW_RANK, bytes_per_user
 from kept import Kept, pack, unpack
 from peers.driving import write_table
 
@@ -55,11 +55,32 @@ MODELS = ("din", "sim", "sdim")
 SHARED: dict[str, Any] = {"dim": DIM, "heads": 2, "max_length": 100, "hidden": 64}
 TRAIN: dict[str, Any] = {"epochs": 40, "patience": 5, "min_epochs": 8}
 ON: dict[str, Any] = {"epochs": 12, "patience": 4, "min_epochs": 3, "learning_rate": 3e-4}
-OWN = (2, 4)
-"""Numbers of an event's own, with a pool and without: 6 and 8 bytes, at most 0.8 % of 1,024."""
 
-FULL = Arm("full, from nothing", "full", {}, starts=False)
-EVERY = [FULL, *ARMS]
+
+class Arm(NamedTuple):
+    """One way to keep keys and values; ``collective`` None is full attention."""
+
+    name: str
+    collective: dict[str, Any] | None
+    starts: bool = True
+
+
+WITH, WITHOUT = {"user_dim": 2}, {"user_dim": 4, "pool_size": 0}
+"""With a pool and without: 6 and 8 bytes, at most 0.8 % of 1,024."""
+FULL = Arm("full, from nothing", None, starts=False)
+EVERY = [
+    FULL,
+    Arm("full", None),
+    Arm("both", WITH),
+    Arm(LOW_RANK, WITHOUT),
+    Arm("pool only", {"user_dim": 0}),
+    Arm("without peak", WITH | {"peak": 0.0}),
+    Arm("without balance", WITH | {"balance": 0.0}),
+    Arm("random router", WITH | {"train_router": False}),
+    Arm("int8 of the full width", {"user_dim": DIM, "pool_size": 0}),
+    Arm("both, from nothing", WITH, starts=False),
+    Arm("low-rank only, from nothing", WITHOUT, starts=False),
+]
 STORED, ASKED = 200, 50
 """Users whose records go through a store, and candidates that are asked with them."""
 
@@ -88,11 +109,10 @@ def load(asked: str, runs: Path) -> Source:
 
 def untrained(model: str, arm: Arm, start: Path | None) -> Ranker:
     """The ranker of one arm, that starts from ``start`` or from nothing."""
-    own = OWN[arm.collective.get("pool_size") == 0]
     made = find(model)(
         **SHARED,
-        attention=arm.attention,
-        collective={"user_dim": own} | arm.collective,
+        attention="full" if arm.collective is None else "collective",
+        collective=arm.collective or {},
         train=TRAIN if start is None else ON,
         start_from=start,
     )
@@ -213,7 +233,7 @@ def pool_entropy(ranker: Ranker, task: ClickTask) -> float:
     counts = torch.zeros(2, size)
 
     def count(module: Any, given: tuple[torch.Tensor], _: Any) -> None:
-        for part, chosen in enumerate(module.choices(given[0]).unbind(1)):
+        for part, chosen in enumerate(module.choices(given[0]).flatten(1).unbind(1)):
             counts[part] += chosen.bincount(minlength=size)
 
     hook = key_values.register_forward_hook(count)
@@ -223,9 +243,6 @@ def pool_entropy(ranker: Ranker, task: ClickTask) -> float:
     hook.remove()
     share = counts / counts.sum(1, keepdim=True)
     return float(-(share * share.clamp_min(1e-12).log()).sum(1).mean() / np.log(size))
-
-
-# --- The table -----------------------------------------------------------------------------------
 
 
 def against(task: ClickTask, arm: Kept, full: Kept) -> tuple[str, str, str, float]:

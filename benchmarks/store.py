@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from collectivekv import OWN, SHARED
+from collectivekv import FITS, SHARED
 from peers.driving import write_table
 
 from foretaste.recommenders.sasrec import SASRecConfig, SASRecNetwork
@@ -43,7 +43,7 @@ BATCH = 5_000  # users in a call
 GROWTH = {"lmdb": 2.2, "redis": 6}
 CACHES: dict[str, dict[str, Any]] = {
     "full fp32 cache": {"attention": "full"},
-    "CollectiveKV": {"attention": "collective", "collective": {"user_dim": OWN["sasrec"][0]}},
+    "CollectiveKV": {"attention": "collective", "collective": FITS["sasrec"]["levels"]},
     "CollectiveKV, pools alone": {"attention": "collective", "collective": {"user_dim": 0}},
 }
 LOG = "event log"

@@ -83,7 +83,7 @@ def test_a_router_that_is_not_trained_stays_at_random_and_pools_are_fitted_to_it
     # Each event has the mean of what the events of its entry have.
     key, _ = made.key_values(events)
     query = made.query(events)  # turned as keys are
-    chosen = made.key_values.choices(events)[:, 0]  # type: ignore[operator]
+    chosen = made.key_values.choices(events)[:, 0, 0]  # type: ignore[operator]
     whole = full.query(events) @ full.key_values(events)[0].T  # [asking, events], all heads
     for entry in chosen.unique():
         of = chosen == entry
@@ -102,7 +102,7 @@ def test_a_router_that_is_not_trained_stays_at_random_and_pools_are_fitted_to_it
 def test_attention_without_softmax_begins_from_full_too():
     shape: dict[str, Any] = {"dim": DIM, "heads": HEADS, "window": WINDOW}
     torch.manual_seed(0)
-    full = HSTULayer(HSTUConfig(**shape)).eval()
+    full = HSTULayer(HSTUConfig(**shape), 1).eval()
     for parameter in full.parameters():
         parameter.data += 0.4 * torch.randn_like(parameter)
     x, back = torch.randn(5, 8, DIM), distances(8, 8, torch.device("cpu"))[None]
@@ -112,7 +112,7 @@ def test_attention_without_softmax_begins_from_full_too():
         {"user_dim": 6, "pool_size": 20, "user_type": "fp32"},
         {"user_dim": 0, "pool_size": 40},  # an entry for every event
     ):
-        made = HSTULayer(HSTUConfig(**shape, attention="collective", collective=collective))  # type: ignore[arg-type]
+        made = HSTULayer(HSTUConfig(**shape, attention="collective", collective=collective), 1)  # type: ignore[arg-type]
         same = {name: w for name, w in full.state_dict().items() if "key_values" not in name}
         made.eval().load_state_dict(same, strict=False)
         made.begin_from(full, full.norm(x).flatten(0, 1), seed=0)

@@ -27,6 +27,8 @@ KINDS: list[tuple[Literal["full", "collective"], dict[str, Any]]] = [
     ("collective", {"user_dim": 0, "pool_size": 1}),
     ("collective", {"user_dim": 0, "pool_size": 5, "user_type": "fp32"}),
     ("collective", {"user_dim": 12, "pool_size": 0, "user_type": "int8"}),
+    ("collective", {"user_dim": 0, "pool_size": 9, "pool_levels": 4}),
+    ("collective", {"user_dim": 2, "pool_size": 300, "pool_levels": 3, "user_type": "fp16"}),
 ]
 every_kind = pytest.mark.parametrize(("kind", "config"), KINDS)
 
@@ -63,7 +65,7 @@ def test_pool_arithmetic_equals_rebuilt_keys_and_values(kind, config):
 
 def test_bytes_of_a_record():
     sizes = [made(kind, config).record_bytes for kind, config in KINDS]
-    assert sizes == [2 * 12 * 4, 8 * 4 + 2, 8 * 2 + 4, 4 + 6, 2, 2, 24]
+    assert sizes == [2 * 12 * 4, 8 * 4 + 2, 8 * 2 + 4, 4 + 6, 2, 2, 24, 8, 8 + 12]
 
 
 @given(st.integers(1, 2**40), st.data())

@@ -6,6 +6,9 @@ centres of k-means over the keys of many events; each head is turned so that its
 the directions in which keys differ most from their centres, and those become the event's own part.
 Queries and outputs turn with them. What is left to training is to make up for the rest.
 
+Pools of further levels begin as the centres of k-means over what is missing after the levels before
+them, in what is left of a head beside the event's own numbers.
+
 Keys with an activation are sorted by what they were before it, where the router is as exact; what
 asks them and norms them is not free to turn, so the numbers of a head change places only. Those
 with most left over become the event's own, made by the linear function that fits them best.
@@ -22,9 +25,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues, KeyValues
+from foretaste.nn.key_values import CollectiveConfig, CollectiveKeyValues, FullKeyValues, KeyValues
 
 ROUNDS = 15
+SETTLING = 3
+"""Rounds in which entries become the means of what is missing where they are chosen."""
 OPEN_GATE = 4.0
 """Where the scores of chosen entries begin, in the mean, and at most 1 apart: gates near 0.98."""
 
@@ -42,9 +47,10 @@ class Part(NamedTuple):
         turn: ``[H, K, K']``, from a head's old directions to those that are kept of it.
         own_weight: ``[H * U, D]``; with ``own_bias`` ``[H * U]``, the own part of an event.
         own_bias: see there.
-        entries: ``[m, H, G]``, of the pool; None without a pool.
+        entries: ``[L m, H, G]``, of the pool, level by level; None without a pool.
         route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router; empty if it is not set.
         route_bias: see there.
+        further: how further levels choose; None without.
     """
 
     turn: Tensor
@@ -53,6 +59,23 @@ class Part(NamedTuple):
     entries: Tensor | None
     route_weight: Tensor
     route_bias: Tensor
+    further: Further | None
+
+
+class Further(NamedTuple):
+    """Of the levels after the first.
+
+    Attributes:
+        weight: ``[H G, D]``; with ``bias`` ``[H G]``, what the entries of all levels stand for.
+        bias: see there.
+        nearness: ``[L - 1]``, factors of scores.
+        height: ``[L - 1, m]``, added to them.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    nearness: Tensor
+    height: Tensor
 
 
 class Turns(NamedTuple):
@@ -88,6 +111,12 @@ def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) ->
         if layer is not None and (layer is made.user or made.config.train_router):
             layer.weight.copy_(torch.cat([weight for weight, _ in parts]))
             layer.bias.copy_(torch.cat([bias for _, bias in parts]))
+    if key.further is not None and value.further is not None:
+        both = key.further, value.further
+        made.whole.weight.copy_(torch.cat([one.weight for one in both]))
+        made.whole.bias.copy_(torch.cat([one.bias for one in both]))
+        made.nearness.copy_(torch.stack([one.nearness for one in both]))
+        made.height.copy_(torch.stack([one.height for one in both]))
     if made.user is not None and made.config.user_type == "int8":
         reach = LINEAR * made.user(x).abs().amax(0).clamp_min(1e-6)
         made.scale.copy_(reach)
@@ -113,29 +142,71 @@ def _part(
     free = isinstance(activation, nn.Identity)
     raw = x @ weight.T + bias  # [n, D]
     vectors = activation(raw)
-    residual, entries, route = vectors - vectors.mean(0), None, (weight[:0], bias[:0])
+    residual, entries, chosen = vectors - vectors.mean(0), None, None
+    route = weight[:0], bias[:0]
     if config.pool_size and config.train_router:
         centres = k_means(raw, config.pool_size, seed)  # [m, D]
         entries, chosen = activation(centres), _nearest(raw, centres)
         residual, route = vectors - entries[chosen], _router(x, weight, bias, centres)
     elif config.pool_size:
-        chosen = torch.cat([made.choices(part)[:, place] for part in x.split(AT_ONCE)])
+        chosen = torch.cat([made.choices(part)[:, place, 0] for part in x.split(AT_ONCE)])
         entries = _means(vectors, chosen, config.pool_size)
         residual = vectors - entries[chosen]
     own = config.user_dim // heads
     kept = weight.shape[0] // heads if config.pool_size else own
     turn = (_directions if free else _places)(residual.unflatten(1, (heads, -1)))[:, :, :kept]
     if free:
-        own_weight = turned(weight, turn[:, :, :own])
-        own_bias = turned(bias[:, None], turn[:, :, :own])[:, 0]
+        whole_weight, whole_bias = turned(weight, turn), turned(bias[:, None], turn)[:, 0]
     else:
-        goal = torch.einsum("nhk,hku->nhu", vectors.unflatten(1, (heads, -1)), turn[:, :, :own])
+        goal = torch.einsum("nhk,hkl->nhl", vectors.unflatten(1, (heads, -1)), turn)
         with_one = torch.cat([x, torch.ones_like(x[:, :1])], 1)
-        fitted = torch.linalg.lstsq(with_one, goal.flatten(1)).solution  # [D + 1, H U]
-        own_weight, own_bias = fitted[:-1].T, fitted[-1]
+        fitted = torch.linalg.lstsq(with_one, goal.flatten(1)).solution  # [D + 1, H K']
+        whole_weight, whole_bias = fitted[:-1].T, fitted[-1]
+    by_head = whole_weight.unflatten(0, (heads, -1)), whole_bias.unflatten(0, (heads, -1))
+    (own_weight, own_bias), (weight, bias) = (
+        [part[:, cut].flatten(0, 1) for part in by_head] for cut in (slice(own), slice(own, None))
+    )
+    further = None
     if entries is not None:
         entries = torch.einsum("mhk,hkl->mhl", entries.unflatten(1, (heads, -1)), turn)[:, :, own:]
-    return Part(turn, own_weight, own_bias, entries, *route)
+        if config.pool_levels > 1:
+            missing = torch.einsum("nhk,hkl->nhl", residual.unflatten(1, (heads, -1)), turn)
+            missing = missing[:, :, own:].flatten(1)
+            guessed = x @ weight.T + bias - entries[chosen].flatten(1)
+            pools, nearness, height = _levels(missing, guessed, config, seed)
+            entries = torch.cat([entries, pools.unflatten(-1, (heads, -1)).flatten(0, 1)])
+            further = Further(weight, bias, nearness, height)
+    return Part(turn, own_weight, own_bias, entries, *route, further)
+
+
+def _levels(
+    missing: Tensor, guessed: Tensor, config: CollectiveConfig, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pools of the levels after the first, each of what the one before left.
+
+    Args:
+        missing: ``[n, K]``, what the first level leaves.
+        guessed: the same as far as it is a linear function of events, which chooses entries.
+        config: how many levels and entries.
+        seed: of k-means.
+
+    Returns:
+        Pools ``[L - 1, m, K]``, and the factors ``[L - 1]`` and heights ``[L - 1, m]`` with which
+        scores of chosen entries are such as ``_router`` makes them.
+    """
+    pools, factors, heights = [], [], []
+    for level in range(1, config.pool_levels):
+        pool = k_means(guessed, config.pool_size, seed + level)
+        for _ in range(SETTLING):
+            pool = _means(missing, _nearest(guessed, pool), config.pool_size)
+        taken = pool[_nearest(guessed, pool)]
+        best = (guessed * taken).sum(1) - taken.square().sum(1) / 2
+        factor = 1 / best.std().clamp_min(1e-6)
+        pools.append(pool)
+        factors.append(factor)
+        heights.append((OPEN_GATE - best.mean() * factor).expand(config.pool_size))
+        missing, guessed = missing - taken, guessed - taken
+    return torch.stack(pools), torch.stack(factors), torch.stack(heights)
 
 
 def _router(x: Tensor, weight: Tensor, bias: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

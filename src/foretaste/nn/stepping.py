@@ -157,7 +157,7 @@ class CollectiveRead(NamedTuple):
 
     Attributes:
         own: float32 ``[n + 1, 2 U]`` and more, the events' own numbers, not scaled.
-        index: for keys and for values, int ``[n + 1]``, pool entries; None without pools.
+        index: for keys and for values, int ``[n + 1, L]``, places in the pools; None without pools.
     """
 
     own: np.ndarray
@@ -209,21 +209,30 @@ class CollectiveStep:
     def __init__(self, module: CollectiveKeyValues) -> None:
         """Takes its weights."""
         config, heads = module.config, module.heads
-        self.makes = [part for part in (module.user, module.router) if part is not None]
+        self.size, self.levels = config.pool_size, config.pool_levels
+        parts = (module.user, module.router, module.whole if self.levels > 1 else None)
+        self.makes = [part for part in parts if part is not None]
         self.own, self.kind = 2 * config.user_dim, config.user_type
         self.bytes, self.user_bytes = module.record_bytes, module.user_bytes
         self.index_bytes = module.index_bytes
-        self.size, self.heads = config.pool_size, np.arange(heads)
+        self.heads = np.arange(heads)
         self.per_head, self.head = config.user_dim // heads, module.key_dim // heads
         # [H * U, H]: where a head finds its own part
         self.blocks = np.repeat(np.eye(heads, dtype=np.float32), self.per_head, 0)
         if module.pool is not None:
-            # Of keys and of values, [H, m, G]: each head's in one piece.
+            # Of keys and of values, [H, L m, G]: each head's in one piece.
             pool = array(module.pool)
             self.keys, self.values = (
                 np.ascontiguousarray(part.transpose(1, 0, 2)) for part in pool
             )
-            self.bins = (self.heads * config.pool_size)[:, None]  # [H, 1]
+            self.bins = (self.heads * pool.shape[1])[:, None, None]  # [H, 1, 1]
+            self.first = np.arange(0, pool.shape[1], self.size)  # [L], where a level begins
+            if self.levels > 1:
+                self.pools = pool.reshape(2, self.levels, self.size, -1)
+                # M = nearness * (missing . entry - |entry|^2 / 2) + height
+                norms = np.square(self.pools[:, 1:]).sum(-1) / 2  # [2, L - 1, m]
+                self.nearness = array(module.nearness)
+                self.height = array(module.height) - self.nearness[..., None] * norms
         self.scale = np.ones((2, heads, self.per_head), np.float32)
         if config.user_type == "int8":
             self.scale = (array(module.scale) / LEVELS).reshape(self.scale.shape)
@@ -238,9 +247,28 @@ class CollectiveStep:
         record = np.empty(self.bytes, np.uint8)
         record[: self.user_bytes] = own.view(np.uint8)
         if self.size:
-            index = made[self.own :].reshape(2, -1).argmax(1).astype("<i8").view(np.uint8)
-            record[self.user_bytes :].reshape(2, -1)[:] = index.reshape(2, 8)[:, : self.index_bytes]
+            index = self._choices(made[self.own :]).astype("<i8").view(np.uint8)
+            kept = record[self.user_bytes :].reshape(-1, self.index_bytes)
+            kept[:] = index.reshape(-1, 8)[:, : self.index_bytes]
         return record
+
+    def _choices(self, made: Vector) -> np.ndarray:
+        """The entries of a new event, of the key and then of the value, level by level."""
+        routed = made[: 2 * self.size].reshape(2, -1)
+        if self.levels == 1:
+            return routed.argmax(1)
+        index = np.empty((2, self.levels), np.int64)
+        missing = made[2 * self.size :].reshape(2, -1).copy()
+        for part, own in enumerate(missing):
+            pools = self.pools[part]
+            index[part, 0] = best = routed[part].argmax()
+            for level in range(1, self.levels):
+                own -= pools[level - 1, best]
+                scores = pools[level].dot(own)
+                scores *= self.nearness[part, level - 1]
+                scores += self.height[part, level - 1]
+                index[part, level] = best = scores.argmax()
+        return index
 
     def read(self, records: np.ndarray, fresh: np.ndarray) -> CollectiveRead:
         """See ``KeyValuesStep``."""
@@ -253,17 +281,20 @@ class CollectiveStep:
             own = own.astype(np.float32, copy=False)
         if not self.size:
             return CollectiveRead(own, None)
-        middle = self.user_bytes + self.index_bytes
-        key, value = number(kept[:, self.user_bytes : middle]), number(kept[:, middle:])
-        return CollectiveRead(own, (key, value))
+        chosen = kept[:, self.user_bytes :]
+        if self.index_bytes > 1:
+            chosen = number(chosen.reshape(-1, self.index_bytes)).reshape(len(kept), -1)
+        key, value = chosen[:, : self.levels], chosen[:, self.levels :]
+        return CollectiveRead(own, (key + self.first, value + self.first))
 
     def scores(self, query: Vector, read: CollectiveRead) -> np.ndarray:
         """See ``KeyValuesStep``."""
         query = query.reshape(len(self.heads), -1)  # [H, U + G]
         found = None
         if read.index is not None:
-            of_pool = np.matmul(self.keys, query[:, self.per_head :, None])[:, :, 0]  # [H, m]
-            found = of_pool.take(read.index[0], 1)
+            of_pool = np.matmul(self.keys, query[:, self.per_head :, None])[:, :, 0]  # [H, L m]
+            found = of_pool.take(read.index[0], 1)  # [H, n + 1, L]
+            found = found[..., 0] if self.levels == 1 else np.add.reduce(found, 2)
         if self.own:
             scaled = (query[:, : self.per_head] * self.scale[0]).reshape(-1, 1) * self.blocks
             of_user = np.matmul(read.own[:, : self.own // 2], scaled).T  # [H, n + 1]
@@ -279,9 +310,10 @@ class CollectiveStep:
             own = crossed.reshape(len(self.heads), len(self.heads), -1)[self.heads, self.heads]
             mixed[:, : self.per_head] = own * self.scale[1]
         if read.index is not None:
-            places = read.index[1] + self.bins  # [H, n + 1]
-            sums = np.bincount(places.ravel(), weights.ravel(), len(self.heads) * self.size)
-            sums = sums.astype(np.float32).reshape(len(self.heads), 1, -1)  # [H, 1, m]
+            places = read.index[1] + self.bins  # [H, n + 1, L]
+            each = weights.ravel() if self.levels == 1 else weights.repeat(self.levels)
+            sums = np.bincount(places.ravel(), each, self.values.shape[0] * self.values.shape[1])
+            sums = sums.astype(np.float32).reshape(len(self.heads), 1, -1)  # [H, 1, L m]
             np.matmul(sums, self.values, out=mixed[:, None, self.per_head :])
         return mixed.ravel()
 

@@ -53,12 +53,13 @@ class HSTULayer(IncrementalLayer):
     batch. Time gaps are from the asking event, because the time of the next one is not known.
     """
 
-    def __init__(self, config: HSTUConfig) -> None:
-        """``config.dim`` is the width of everything."""
+    def __init__(self, config: HSTUConfig, layer: int) -> None:
+        """``config.dim`` is the width of everything; ``layer`` counts from 0."""
         super().__init__()
         dim, self.heads, self.window = config.dim, config.heads, config.window
         self.norm = nn.LayerNorm(dim)
-        self.key_values = key_values(dim, self.heads, config.attention, config.collective, F.silu)
+        kind = config.attention_of(layer)
+        self.key_values = key_values(dim, self.heads, kind, config.collective, F.silu)
         self.width = self.key_values.key_dim
         self.asking = nn.Linear(dim, self.width + self.key_values.value_dim)  # Q and U
         self.by_place = nn.Embedding(self.window, 1)
@@ -173,7 +174,7 @@ class HSTUNetwork(WindowedNetwork):
         super().__init__(config, items, reads_time=config.use_times)
         self.items = nn.Embedding(items, config.dim)
         self.dropout = Dropout(config.dropout)
-        self.layers = nn.ModuleList(HSTULayer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(HSTULayer(config, layer) for layer in range(config.layers))
         self.norm = nn.LayerNorm(config.dim)
         self.apply(small_normal)
 

@@ -38,9 +38,9 @@ class SASRecNetwork(WindowedNetwork):
                 config.heads,
                 config.window,
                 config.dropout,
-                key_values(config.dim, config.heads, config.attention, config.collective),
+                key_values(config.dim, config.heads, config.attention_of(layer), config.collective),
             )
-            for _ in range(config.layers)
+            for layer in range(config.layers)
         )
         self.norm = nn.LayerNorm(config.dim)
         self.apply(small_normal)

@@ -32,8 +32,10 @@ WAYS: list[dict[str, Any]] = [
     {"attention": "collective", "collective": COLLECTIVE | {"user_type": "int8"}},
     {"attention": "collective", "collective": COLLECTIVE | {"user_dim": 0}},
     {"attention": "collective", "collective": {"user_dim": 4, "pool_size": 256}},
+    {"attention": "collective", "collective": COLLECTIVE, "first_layer": "collective"},
+    {"attention": "collective", "collective": COLLECTIVE | {"user_dim": 0, "pool_levels": 3}},
 ]
-NAMES = ["full", "fp32", "fp16", "int8", "pool only", "large pool"]
+NAMES = ["full", "fp32", "fp16", "int8", "pool only", "large pool", "all layers", "levels"]
 READABLE = 3 * (4 - 1) + 1
 every_network = pytest.mark.parametrize("name", INCREMENTAL)
 every_way = pytest.mark.parametrize("way", WAYS, ids=NAMES)
@@ -123,8 +125,9 @@ def alike(
                 atol=1.01 * float(part.scale.abs().max()) / LEVELS if int8 else 1e-5,
             )
             if part.router is not None:
-                best = part.router(x).unflatten(-1, (2, -1)).topk(2).values  # [B, events, 2, 2]
+                best = part._route(x)[0].topk(2).values  # [B, events, 2, L, 2]
                 other = part._indices(ours) != part._indices(theirs)
+                other[..., 1:] &= ~other[..., :-1]  # what follows another choice is another choice
                 assert (best[other][:, 0] - best[other][:, 1] < 1e-4).all()
         both = zip(part.unpack(ours), part.unpack(theirs), strict=True)
         equal = [torch.isclose(one, two, rtol=1e-5, atol=1e-5).all(-1).all(-1) for one, two in both]

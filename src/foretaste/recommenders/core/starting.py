@@ -74,8 +74,10 @@ def start_from(
     pairs: list[tuple[IncrementalLayer, IncrementalLayer]] = []
     for made, full in zip(network.layers, source.layers, strict=True):
         assert isinstance(made, IncrementalLayer) and isinstance(full, IncrementalLayer)
-        pairs.append((made, full))
         kinds = made.key_values, full.key_values
+        if isinstance(kinds[0], FullKeyValues) and isinstance(kinds[1], FullKeyValues):
+            continue  # a first layer that stays full: its weights are copied below
+        pairs.append((made, full))
         if not (isinstance(kinds[0], CollectiveKeyValues) and isinstance(kinds[1], FullKeyValues)):
             raise InputError(
                 "model.start_from: only a model with full attention can become collective. Train "
@@ -84,7 +86,8 @@ def start_from(
     known = {name for name in ours if name in theirs and theirs[name].shape == ours[name].shape}
     network.load_state_dict({name: (theirs if name in known else ours)[name] for name in ours})
     sources = [full.key_values for _, full in pairs]
-    seen = _seen(source, sources, histories, seed, max(EVENTS, 10 * network.pool_size))
+    wanted = max(EVENTS * min(network.pool_levels, 3), 10 * network.pool_size)
+    seen = _seen(source, sources, histories, seed, wanted)
     for (made, full), x in zip(pairs, seen, strict=True):
         require_events(network.pool_size, len(x))
         made.begin_from(full, x, seed)

@@ -13,7 +13,8 @@ class TrainConfig(BaseModel):
     """How a network is trained. Every field is ``[train]`` of a recipe and ``--set train.field=``.
 
     Attributes:
-        epochs: passes over the training data, at most.
+        epochs: passes over the training data, at most; 0 leaves weights as they begin, at random or
+            where the model starts from (``start_from``).
         patience: validations without improvement after which training stops; 0 never stops early.
         min_epochs: epochs before which it never stops early. The first ones learn popularity, and
             then comes a plateau of several epochs before anything personal is learnt.
@@ -32,7 +33,7 @@ class TrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(default=200, ge=1)
+    epochs: int = Field(default=200, ge=0)
     patience: int = Field(default=10, ge=0)
     min_epochs: int = Field(default=15, ge=0)
     validate_every: int = Field(default=1, ge=1)

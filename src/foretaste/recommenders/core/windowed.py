@@ -20,7 +20,6 @@ from foretaste.errors import InputError
 from foretaste.nn.attention import Cached, IncrementalLayer
 from foretaste.nn.key_values import (
     CollectiveConfig,
-    CollectiveKeyValues,
     bytes_for,
     from_bytes,
     to_bytes,
@@ -44,6 +43,10 @@ class WindowedConfig(AttentionConfig):
         attention: ``full`` keys and values, or ``collective`` (CollectiveKV), of which a few
             bytes are kept for each event.
         collective: how the collective ones are made.
+        first_layer: of a model with collective attention. Keys and values of its first layer depend
+            on the item alone, so records hold none of them: they are looked up by the item's
+            number. ``full`` keeps that table as it is, which loses nothing and takes
+            ``8 * dim`` bytes an item, once for all users; ``collective`` makes it small, too.
         start_from: run folder of a trained model of the same kind, width and window, whose
             weights training starts from. Collective keys and values then begin as what is nearest
             to its full ones.
@@ -53,6 +56,7 @@ class WindowedConfig(AttentionConfig):
     window: int = Field(default=50, ge=1)
     attention: Literal["full", "collective"] = "full"
     collective: CollectiveConfig = CollectiveConfig()
+    first_layer: Literal["full", "collective"] = "full"
     start_from: Path | None = None
 
     @model_validator(mode="after")
@@ -61,6 +65,10 @@ class WindowedConfig(AttentionConfig):
         if self.attention == "collective" and problem:
             raise ValueError(problem)
         return self
+
+    def attention_of(self, layer: int) -> Literal["full", "collective"]:
+        """The keys and values of a layer, counted from 0."""
+        return self.first_layer if not layer and self.attention == "collective" else self.attention
 
     @property
     def readable(self) -> int:
@@ -86,8 +94,8 @@ class WindowedNetwork(SequenceNetwork):
     """A network whose layers look back over a window. It can be asked from records.
 
     The record of an event holds, layer by layer, what its ``KeyValues`` keep, then the item's
-    number and, where the model reads it, the time. Collective keys and values of the first layer
-    depend on the item alone: they are looked up by its number, and take no byte of their own.
+    number and, where the model reads it, the time. Where attention is collective, the keys and
+    values of the first layer are looked up by that number, and take no byte of their own.
     """
 
     layers: nn.ModuleList
@@ -98,7 +106,9 @@ class WindowedNetwork(SequenceNetwork):
         super().__init__()
         self.window, self.reads_time = config.window, reads_time
         self.pool_size = config.collective.pool_size if config.attention == "collective" else 0
+        self.pool_levels = config.collective.pool_levels
         self.item_bytes = bytes_for(items)
+        self._looks_up = config.attention == "collective"
         self._table: Tensor | None = None
         self._stepper: Stepper | None = None
 
@@ -176,7 +186,8 @@ class WindowedNetwork(SequenceNetwork):
     def record_bytes(self) -> int:
         """Bytes kept of an event."""
         kept = self._layer_bytes + self.item_bytes + (TIME_BYTES if self.reads_time else 0)
-        alignment = max(layer.key_values.alignment for layer in self._layers)
+        kept_layers = self._layers[self._looks_up :]
+        alignment = max((layer.key_values.alignment for layer in kept_layers), default=1)
         return -(-kept // alignment) * alignment
 
     def items_of(self, records: Tensor) -> Tensor:
@@ -209,10 +220,6 @@ class WindowedNetwork(SequenceNetwork):
     @property
     def _layers(self) -> list[IncrementalLayer]:
         return [layer for layer in self.layers if isinstance(layer, IncrementalLayer)]
-
-    @property
-    def _looks_up(self) -> bool:
-        return isinstance(self._layers[0].key_values, CollectiveKeyValues)
 
     @cached_property
     def _layer_bytes(self) -> int:
