@@ -32,7 +32,7 @@ from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, Recipe, SplitSection
 from foretaste.experiments.running import split_dataset
 from foretaste.metrics import PairedDifference, bootstrap_mean, holm, paired_difference
-from foretaste.nn.key_values import CollectiveKeyValues
+from foretaste.nn.collective import CollectiveKeyValues
 from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.core.sequence import tensors

@@ -40,7 +40,8 @@ from foretaste.metrics import (
     paired_difference,
     user_clicks,
 )
-from foretaste.nn.key_values import CollectiveKeyValues, bytes_for
+from foretaste.nn.collective import CollectiveKeyValues
+from foretaste.nn.key_values import bytes_for
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.ranker import Ranker
 from foretaste.recommenders.core.ranker_network import History

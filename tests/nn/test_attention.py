@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from foretaste.nn.attention import Cached, WindowedAttention, WindowedBlock
-from foretaste.nn.key_values import CollectiveConfig, FullKeyValues, key_values
+from foretaste.nn.collective import CollectiveConfig, key_values
+from foretaste.nn.key_values import FullKeyValues
 
 
 def attention(window: int) -> WindowedAttention:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from foretaste.nn.attention import WindowedAttention, distances
+from foretaste.nn.collective import CollectiveConfig, CollectiveKeyValues, key_values
 from foretaste.nn.compressing import k_means
-from foretaste.nn.key_values import CollectiveConfig, key_values
 from foretaste.recommenders.hstu import HSTUConfig, HSTULayer
 
 DIM, HEADS, WINDOW = 12, 3, 8
@@ -71,6 +71,42 @@ def test_more_bytes_lose_less_and_gates_begin_open():
 
 
 @torch.no_grad()
+def test_every_level_says_more_and_is_sorted_by_nearness():
+    full, x = full_and_events()
+    events = x.flatten(0, 1)
+    lost = []
+    for config in ({"pool_levels": 1}, {"pool_levels": 2}, {"pool_levels": 4}):
+        made = attention(user_dim=0, pool_size=4, **config)
+        made.begin_from(full, events, seed=0)
+        lost.append(float((made(x) - full(x)).square().mean()))
+        hard = made(x)
+        made.key_values.gated = True  # type: ignore[assignment]
+        assert (made(x) - hard).std() < 0.2 * hard.std()
+    assert lost[0] > lost[1] > lost[2] and lost[2] < 0.6 * lost[0]
+    keys = made.key_values
+    assert isinstance(keys, CollectiveKeyValues) and keys.pool is not None
+    # The entry of a level is the nearest to what those before it leave of the key.
+    missing, levels = keys.whole(events).chunk(2, -1)[0], keys.pool[0].flatten(1).split(4)
+    for pool, chosen in zip(levels, keys.choices(events)[:, 0].T, strict=True):
+        assert torch.equal(torch.cdist(missing, pool).argmin(1), chosen)
+        missing = missing - pool[chosen]
+
+
+@torch.no_grad()
+def test_levels_beside_own_numbers_lose_less_than_either_alone():
+    full, x = full_and_events()
+
+    def lost(**config: Any) -> float:
+        made = attention(user_type="fp32", **config)
+        made.begin_from(full, x.flatten(0, 1), seed=0)
+        return float((made(x) - full(x)).square().mean())
+
+    both = lost(user_dim=3, pool_size=4, pool_levels=3)
+    assert both < lost(user_dim=3, pool_size=4) and both < lost(user_dim=3, pool_size=0)
+    assert both < lost(user_dim=0, pool_size=4, pool_levels=3)
+
+
+@torch.no_grad()
 def test_a_router_that_is_not_trained_stays_at_random_and_pools_are_fitted_to_it():
     full, x = full_and_events()
     events = x.flatten(0, 1)
@@ -110,6 +146,7 @@ def test_attention_without_softmax_begins_from_full_too():
     for collective in (
         {"user_dim": 0, "pool_size": 20},
         {"user_dim": 6, "pool_size": 20, "user_type": "fp32"},
+        {"user_dim": 6, "pool_size": 20, "pool_levels": 3, "user_type": "fp32"},
         {"user_dim": 0, "pool_size": 40},  # an entry for every event
     ):
         made = HSTULayer(HSTUConfig(**shape, attention="collective", collective=collective), 1)  # type: ignore[arg-type]

@@ -8,16 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from foretaste.nn.key_values import (
-    CollectiveConfig,
-    CollectiveKeyValues,
-    bytes_for,
-    from_bytes,
-    key_values,
-    penalty_of,
-    split_heads,
-    to_bytes,
-)
+from foretaste.nn.collective import CollectiveConfig, CollectiveKeyValues, key_values
+from foretaste.nn.key_values import bytes_for, from_bytes, penalty_of, split_heads, to_bytes
 
 KINDS: list[tuple[Literal["full", "collective"], dict[str, Any]]] = [
     ("full", {}),
@@ -137,6 +129,19 @@ def test_gradients_reach_everything_that_learns():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+def test_gradients_reach_every_level():
+    module, x = collective(user_dim=0, pool_size=4, pool_levels=3).train(), torch.randn(90, 12)
+    key, value = module(x)
+    penalty = penalty_of(module)
+    assert penalty is not None
+    (key.square().sum() + value.square().sum() + penalty).backward()
+    for name, parameter in module.named_parameters():
+        if name != "scale":  # of no numbers
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    assert module.pool is not None and module.pool.grad is not None
+    assert module.pool.grad.abs().sum((0, 2, 3)).unflatten(0, (3, 4)).sum(1).gt(0).all()
+
+
 def test_an_untrained_router_has_no_gates_and_learns_nothing():
     module = collective(user_dim=0, pool_size=4, train_router=False)
     x = torch.randn(6, 12)
@@ -178,6 +183,8 @@ def test_what_does_not_fit_is_said():
         ({"user_dim": 8}, 8, 2, "leaves nothing"),
         ({"user_dim": 10, "pool_size": 0}, 8, 2, "leaves nothing"),
         ({"user_dim": 0, "pool_size": 0}, 8, 2, "both 0"),
+        ({"user_dim": 2, "pool_size": 0, "pool_levels": 2}, 8, 2, "pool_levels = 2 needs pools"),
+        ({"train_router": False, "pool_levels": 2}, 8, 2, "router that is trained"),
     ]
     for config, dim, heads, word in wrong:
         problem = CollectiveConfig(**config).problem(dim, heads)

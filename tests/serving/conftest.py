@@ -16,7 +16,7 @@ from foretaste.data.interactions import ColumnGuess, Interactions
 from foretaste.data.split import Split, split
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import RunFolder
-from foretaste.nn.key_values import CollectiveConfig
+from foretaste.nn.collective import CollectiveConfig
 from foretaste.recommenders.core.base import Recommender, RunContext
 
 from ..recommenders.test_conformance import tiny

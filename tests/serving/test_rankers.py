@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from foretaste.nn.key_values import CollectiveConfig
+from foretaste.nn.collective import CollectiveConfig
 from foretaste.recommenders.core.ranker import Ranker
 from foretaste.serving.engine import Engine
 from foretaste.serving.models import load_run

@@ -25,7 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from foretaste.nn.key_values import CollectiveConfig, CollectiveKeyValues, FullKeyValues, KeyValues
+from foretaste.nn.collective import CollectiveConfig, CollectiveKeyValues
+from foretaste.nn.key_values import FullKeyValues, KeyValues
 
 ROUNDS = 15
 SETTLING = 3

@@ -19,12 +19,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from foretaste.nn.attention import WindowedBlock
-from foretaste.nn.key_values import (
-    LEVELS,
-    CollectiveKeyValues,
-    FullKeyValues,
-    KeyValues,
-)
+from foretaste.nn.collective import LEVELS, CollectiveKeyValues
+from foretaste.nn.key_values import FullKeyValues, KeyValues
 
 Vector = np.ndarray
 

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foretaste.nn.attention import Cached, IncrementalLayer, distances
+from foretaste.nn.collective import key_values
 from foretaste.nn.compressing import begin_key_values, turn_output, turned
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
-from foretaste.nn.key_values import key_values, split_heads
+from foretaste.nn.key_values import split_heads
 from foretaste.nn.stepping import (
     LayerStep,
     Linear,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from foretaste.nn.attention import WindowedBlock
+from foretaste.nn.collective import key_values
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
-from foretaste.nn.key_values import key_values
 from foretaste.nn.stepping import BlockStep, LayerStep
 from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.sequence import Histories

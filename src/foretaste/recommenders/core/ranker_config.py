@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from foretaste.nn.key_values import CollectiveConfig
+from foretaste.nn.collective import CollectiveConfig
 from foretaste.recommenders.core.base import ModelConfig
 from foretaste.recommenders.core.train_config import TrainConfig
 

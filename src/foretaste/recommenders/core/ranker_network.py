@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foretaste.nn.collective import key_values
 from foretaste.nn.dropout import Dropout
 from foretaste.nn.initialising import small_normal
-from foretaste.nn.key_values import key_values, split_heads
+from foretaste.nn.key_values import split_heads
 from foretaste.recommenders.core.ranker_config import RankerConfig
 
 HIDDEN = -1e9

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from foretaste.data.click_batches import ClickBatch
 from foretaste.errors import InputError
+from foretaste.nn.collective import CollectiveKeyValues
 from foretaste.nn.compressing import begin_key_values, turn_output, turn_query
-from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues
+from foretaste.nn.key_values import FullKeyValues
 from foretaste.recommenders.core.ranker_network import History, RankerNetwork
 from foretaste.recommenders.core.starting import EVENTS, require_events
 

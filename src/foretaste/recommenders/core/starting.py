@@ -14,7 +14,8 @@ from foretaste.data.batches import training_batches
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
 from foretaste.nn.attention import IncrementalLayer
-from foretaste.nn.key_values import CollectiveKeyValues, FullKeyValues, KeyValues
+from foretaste.nn.collective import CollectiveKeyValues
+from foretaste.nn.key_values import FullKeyValues, KeyValues
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.sequence import tensors
 from foretaste.recommenders.core.windowed import WindowedNetwork

@@ -18,12 +18,8 @@ from torch import Tensor, nn
 
 from foretaste.errors import InputError
 from foretaste.nn.attention import Cached, IncrementalLayer
-from foretaste.nn.key_values import (
-    CollectiveConfig,
-    bytes_for,
-    from_bytes,
-    to_bytes,
-)
+from foretaste.nn.collective import CollectiveConfig
+from foretaste.nn.key_values import bytes_for, from_bytes, to_bytes
 from foretaste.nn.stepping import LayerStep
 from foretaste.recommenders.core.sequence import AttentionConfig, SequenceNetwork
 from foretaste.recommenders.core.stepper import NO_TIMES, TIME_BYTES, TIME_SHIFT, Stepper
