@@ -5,9 +5,11 @@
 SASRec with two layers and 12,000 items, its window as long as the history. All ways are timed in
 turn, round after round, on one thread: the step from full keys and values, from CollectiveKV by
 pool arithmetic, from CollectiveKV with its keys and values built again; and, for each, the encoding
-of the whole history by the same model in PyTorch. Weights are random: time does not depend on them.
-A step's ``products`` are its matrix products and nothing else, from operands of the same shapes
-that lie ready, each in one piece: the share of the step that is arithmetic.
+of the whole history by the same model in PyTorch. CollectiveKV is there as in the paper (one pool,
+in both layers) and with five levels and a first layer that is looked up whole. Weights are random:
+time does not depend on them. A step's ``products`` are its matrix products and nothing else, from
+operands of the same shapes that lie ready, each in one piece: the share of the step that is
+arithmetic.
 
 The second table is the engine's, all that the service does but HTTP: the event is logged, log and
 state are read from the store, the step is made, the best ten of the whole catalog are found and
@@ -31,6 +33,7 @@ from peers.driving import write_table
 from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_interactions
 from foretaste.data.split import split
+from foretaste.nn.collective import CollectiveKeyValues
 from foretaste.nn.stepping import BlockStep, CollectiveRead, CollectiveStep, FullStep
 from foretaste.recommenders.core.sequence import Histories
 from foretaste.recommenders.core.stepper import Stepper
@@ -41,6 +44,18 @@ from foretaste.serving.questions import Question
 from foretaste.serving.stores import Event, UserStore, open_store
 
 ITEMS = 12_000
+FORMS: dict[str, dict[str, Any]] = {
+    "full": {"attention": "full"},
+    "one pool": {
+        "attention": "collective",
+        "first_layer": "collective",
+        "collective": {"user_dim": 4},
+    },
+    "five levels": {
+        "attention": "collective",
+        "collective": {"user_dim": 2, "pool_levels": 5},
+    },
+}
 TOGETHER = 20
 QUESTION = Question(run="run", user="ann", k=10)
 
@@ -63,17 +78,15 @@ class Rebuilding(CollectiveStep):
         assert read.index is not None
         half = self.own // 2
         own = read.own[:, part * half : (part + 1) * half].reshape(-1, *self.scale[part].shape)
-        pool = (self.keys, self.values)[part][:, read.index[part]].transpose(1, 0, 2)
+        entries = (self.keys, self.values)[part][:, read.index[part]]  # [H, n + 1, L, K]
+        pool = entries.sum(2).transpose(1, 0, 2)
         return np.concatenate([own * self.scale[part], pool], -1)
 
 
-def network(dim: int, events: int, attention: Any) -> SASRecNetwork:
+def network(dim: int, events: int, form: str) -> SASRecNetwork:
     """A network whose window holds the history."""
     torch.manual_seed(0)
-    own = {"user_dim": 4, "pool_size": 256}
-    config = SASRecConfig.model_validate(
-        {"dim": dim, "window": events + 1, "attention": attention, "collective": own}
-    )
+    config = SASRecConfig.model_validate({"dim": dim, "window": events + 1, **FORMS[form]})
     return SASRecNetwork(ITEMS, config).eval()
 
 
@@ -82,23 +95,23 @@ def ways(dim: int, events: int) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {}
     items = torch.randint(0, ITEMS, (1, events), generator=torch.Generator().manual_seed(1))
     asked = Histories(items.int(), torch.tensor([events]), None)
-    for attention in ("full", "collective"):
-        made = network(dim, events, attention)
+    for form in FORMS:
+        made = network(dim, events, form)
         with torch.no_grad():
             records = made.extend(made.start(), items[:, :-1]).records[0].numpy().copy()
         newest, step = int(items[0, -1]), made.stepper()
-        name = "full" if attention == "full" else "pool arithmetic"
-        found[f"step, {name}"] = partial(step.extend, records, newest, None)
-        if attention == "collective":
+        found[f"step, {form}"] = partial(step.extend, records, newest, None)
+        if form != "full":
             again = Stepper(made)
             for layer, block in zip(again.layers, made.layers, strict=True):
                 assert isinstance(layer, BlockStep)
-                layer.key_values = Rebuilding(block.key_values)
+                if isinstance(block.key_values, CollectiveKeyValues):
+                    layer.key_values = Rebuilding(block.key_values)
             a, b = step.extend(records, newest, None)[0], again.extend(records, newest, None)[0]
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-            found["step, keys rebuilt"] = partial(again.extend, records, newest, None)
-        found[f"products, {name}"] = products(step, events)
-        found[f"history again, {attention}"] = partial(made.last, asked)
+            found[f"step, {form}, keys rebuilt"] = partial(again.extend, records, newest, None)
+        found[f"products, {form}"] = products(step, events)
+        found[f"history again, {form}"] = partial(made.last, asked)
     return found
 
 
@@ -129,8 +142,10 @@ def products(step: Stepper, events: int) -> Callable[[], object]:
                 (kept.keys, some(heads, shared, 1)),
                 (some(events, own), some(own, heads)),
                 (some(heads, events), some(events, own)),
-                (some(heads, 1, kept.size), kept.values),
+                (some(heads, 1, kept.keys.shape[1]), kept.values),
             ]
+            if kept.levels > 1:  # what the entries of further levels are chosen by
+                pairs += [(pools, some(2, pools.shape[2], 1)) for pools in kept.near]
         calls += [partial(np.matmul, *pair) for pair in pairs]
     return lambda: [call() for call in calls]
 
@@ -244,9 +259,9 @@ def main() -> None:
         for events in args.events:
             taken = timed(ways(dim, events), args.rounds)
             middle = {name: float(np.median(values)) for name, values in taken.items()}
-            for name in ("full", "pool arithmetic", "keys rebuilt"):
+            for name in [key.removeprefix("step, ") for key in taken if key.startswith("step")]:
                 step = taken[f"step, {name}"]
-                again = middle["history again, " + ("full" if name == "full" else "collective")]
+                again = middle["history again, " + name.removesuffix(", keys rebuilt")]
                 p50, alone = middle[f"step, {name}"], middle.get(f"products, {name}")
                 rows.append(
                     {

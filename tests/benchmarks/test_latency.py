@@ -18,8 +18,10 @@ def latency(monkeypatch) -> Any:
     return importlib.import_module("latency")
 
 
-@pytest.mark.parametrize("name", ["full", "pool arithmetic"])
-def test_products_are_those_of_the_step(latency, monkeypatch, name: str):
+@pytest.mark.parametrize(
+    ("name", "count"), [("full", 3 + 3), ("one pool", 4 + 4), ("five levels", 3 + 4 + 4)]
+)
+def test_products_are_those_of_the_step(latency, monkeypatch, name: str, count: int):
     multiply, seen = np.matmul, []
 
     def recorded(one: np.ndarray, other: np.ndarray, **options: Any) -> np.ndarray:
@@ -34,11 +36,12 @@ def test_products_are_those_of_the_step(latency, monkeypatch, name: str):
         ways[way]()
         shapes.append(sorted((one.shape, other.shape) for one, other in seen))
     assert shapes[0] == shapes[1]
-    assert len(shapes[0]) == 2 * (3 if name == "full" else 4)
+    assert len(shapes[0]) == count
     assert all(part.flags.c_contiguous for pair in seen for part in pair)
 
 
-def test_rebuilt_keys_give_what_pool_arithmetic_gives(latency):
+@pytest.mark.parametrize("name", ["one pool", "five levels"])
+def test_rebuilt_keys_give_what_pool_arithmetic_gives(latency, name: str):
     ways = latency.ways(16, 30)
-    one, other = (ways[f"step, {way}"]()[0] for way in ("pool arithmetic", "keys rebuilt"))
+    one, other = (ways[f"step, {name}{more}"]()[0] for more in ("", ", keys rebuilt"))
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)

@@ -23,6 +23,7 @@ from foretaste.nn.collective import LEVELS, CollectiveKeyValues
 from foretaste.nn.key_values import FullKeyValues, KeyValues
 
 Vector = np.ndarray
+KEY_AND_VALUE = np.arange(2)
 
 
 class LayerStep(Protocol):
@@ -224,11 +225,13 @@ class CollectiveStep:
             self.bins = (self.heads * pool.shape[1])[:, None, None]  # [H, 1, 1]
             self.first = np.arange(0, pool.shape[1], self.size)  # [L], where a level begins
             if self.levels > 1:
-                self.pools = pool.reshape(2, self.levels, self.size, -1)
-                # M = nearness * (missing . entry - |entry|^2 / 2) + height
-                norms = np.square(self.pools[:, 1:]).sum(-1) / 2  # [2, L - 1, m]
-                self.nearness = array(module.nearness)
-                self.height = array(module.height) - self.nearness[..., None] * norms
+                # M = factor * (missing . entry - |entry|^2 / 2) + height, level by level
+                pools = pool.reshape(2, self.levels, self.size, -1).swapaxes(0, 1).copy()
+                factor = array(module.nearness).T[:, :, None, None]  # [L - 1, 2, 1, 1]
+                norms = np.square(pools[1:]).sum(-1, keepdims=True) / 2  # [L - 1, 2, m, 1]
+                self.entries = pools[..., None]  # [L, 2, m, K, 1]
+                self.near = factor * pools[1:]  # [L - 1, 2, m, K]
+                self.heights = array(module.height).swapaxes(0, 1)[..., None] - factor * norms
         self.scale = np.ones((2, heads, self.per_head), np.float32)
         if config.user_type == "int8":
             self.scale = (array(module.scale) / LEVELS).reshape(self.scale.shape)
@@ -243,7 +246,7 @@ class CollectiveStep:
         record = np.empty(self.bytes, np.uint8)
         record[: self.user_bytes] = own.view(np.uint8)
         if self.size:
-            index = self._choices(made[self.own :]).astype("<i8").view(np.uint8)
+            index = np.ascontiguousarray(self._choices(made[self.own :]), "<i8").view(np.uint8)
             kept = record[self.user_bytes :].reshape(-1, self.index_bytes)
             kept[:] = index.reshape(-1, 8)[:, : self.index_bytes]
         return record
@@ -253,18 +256,15 @@ class CollectiveStep:
         routed = made[: 2 * self.size].reshape(2, -1)
         if self.levels == 1:
             return routed.argmax(1)
-        index = np.empty((2, self.levels), np.int64)
-        missing = made[2 * self.size :].reshape(2, -1).copy()
-        for part, own in enumerate(missing):
-            pools = self.pools[part]
-            index[part, 0] = best = routed[part].argmax()
-            for level in range(1, self.levels):
-                own -= pools[level - 1, best]
-                scores = pools[level].dot(own)
-                scores *= self.nearness[part, level - 1]
-                scores += self.height[part, level - 1]
-                index[part, level] = best = scores.argmax()
-        return index
+        index = np.empty((self.levels, 2), np.int64)
+        index[0] = best = routed.argmax(1)
+        missing = made[2 * self.size :].reshape(2, -1, 1)
+        for level in range(1, self.levels):
+            missing = missing - self.entries[level - 1][KEY_AND_VALUE, best]
+            scores = np.matmul(self.near[level - 1], missing)  # [2, m, 1]
+            scores += self.heights[level - 1]
+            index[level] = best = scores[:, :, 0].argmax(1)
+        return index.T
 
     def read(self, records: np.ndarray, fresh: np.ndarray) -> CollectiveRead:
         """See ``KeyValuesStep``."""
