@@ -145,7 +145,7 @@ def products(step: Stepper, events: int) -> Callable[[], object]:
                 (some(heads, 1, kept.keys.shape[1]), kept.values),
             ]
             if kept.levels > 1:  # what the entries of further levels are chosen by
-                pairs += [(pools, some(2, pools.shape[2], 1)) for pools in kept.near]
+                pairs += [(pools, some(2, pools.shape[2], 1)) for pools in kept.entries[1:, ..., 0]]
         calls += [partial(np.matmul, *pair) for pair in pairs]
     return lambda: [call() for call in calls]
 

@@ -80,13 +80,13 @@ class Routed(NamedTuple):
     """What a router made of events.
 
     Attributes:
-        first: ``[..., 2, m]``, scores of the first level's entries, for keys and for values.
-        heights: ``[..., 2, L]``, scores of the chosen entries of all levels.
+        scores: ``[..., 2, m]``, of the first level's entries, for keys and for values.
+        height: ``[..., 2]``, the highest of them.
         index: int64 ``[..., 2, L]``, the chosen entries.
     """
 
-    first: Tensor
-    heights: Tensor
+    scores: Tensor
+    height: Tensor
     index: Tensor
 
 
@@ -101,9 +101,9 @@ class CollectiveKeyValues(KeyValues):
     both losses' exact form, and int8 with tanh, so that eight bits need no scale per event.
 
     Several levels are ours. The entries that an event chooses, one a level, are added up. From the
-    second level on an entry scores by its nearness to what is missing: M falls with the squared
-    distance of the entry from a linear function of the event less the entries chosen before. The
-    balance loss is of the first level alone.
+    second level on it is the entry nearest to what is missing: to a linear function of the event,
+    less the entries chosen before. That function does not learn, and these levels have no gates,
+    though their entries learn as all do: routers that learnt used ever fewer entries.
     """
 
     def __init__(self, dim: int, heads: int, config: CollectiveConfig) -> None:
@@ -123,10 +123,8 @@ class CollectiveKeyValues(KeyValues):
         shape = (2, levels * config.pool_size, heads, pooled // heads)
         width = POOL_WIDTH / math.sqrt(levels)
         self.pool = nn.Parameter(torch.randn(shape) * width) if config.pool_size else None
-        if levels > 1:
-            self.whole = nn.Linear(dim, 2 * pooled)  # what the entries of all levels stand for
-            self.nearness = nn.Parameter(torch.ones(2, levels - 1))
-            self.height = nn.Parameter(torch.zeros(2, levels - 1, config.pool_size))
+        if levels > 1:  # what the entries of all levels stand for
+            self.whole = nn.Linear(dim, 2 * pooled).requires_grad_(False)
         if self.router is not None and not config.train_router:
             self.router.requires_grad_(False)
         self.user_bytes = 2 * config.user_dim * BYTES[config.user_type]
@@ -141,9 +139,9 @@ class CollectiveKeyValues(KeyValues):
         else:
             routed = self._route(x)
             learning = self.training and self.config.train_router
-            gates = torch.sigmoid(routed.heights) if learning or self.gated else None
+            gate = torch.sigmoid(routed.height) if learning or self.gated else None
             self.routed = routed if learning else None
-            parts = torch.cat([own, self._entries(routed.index, gates)], -1)  # [..., 2, H, U + G]
+            parts = torch.cat([own, self._entries(routed.index, gate)], -1)  # [..., 2, H, U + G]
         key, value = parts.flatten(-2).unbind(-2)
         return key, value
 
@@ -151,12 +149,11 @@ class CollectiveKeyValues(KeyValues):
         """See ``KeyValues``: the mean of both losses, for keys and values together."""
         if self.routed is None:
             return None
-        first, heights, _ = self.routed
-        first = first.flatten(0, -3) if real is None else first[real]  # [E, 2, m]
-        heights = heights.flatten(0, -3) if real is None else heights[real]  # [E, 2, L]
-        share = torch.softmax(first, -1).mean(0)  # [2, m]
+        scores = self.routed.scores
+        scores = scores.flatten(0, -3) if real is None else scores[real]  # [E, 2, m]
+        peak = -F.logsigmoid(scores.amax(-1)).mean()
+        share = torch.softmax(scores, -1).mean(0)  # [2, m]
         divergence = (share * (share.clamp_min(1e-12).log() + math.log(share.shape[-1]))).sum()
-        peak = -F.logsigmoid(heights).mean()
         return 2 * self.config.peak * peak + self.config.balance * divergence
 
     def pack(self, x: Tensor) -> Tensor:
@@ -212,60 +209,42 @@ class CollectiveKeyValues(KeyValues):
         return self._route(x).index
 
     def _route(self, x: Tensor) -> Routed:
-        """Which entries events ``[..., D]`` choose, and how high these score."""
-        assert self.router is not None and self.pool is not None
-        first = self.router(x).unflatten(-1, (2, -1))  # [..., 2, m]
-        best, chosen = first.max(-1)
-        if self.config.pool_levels == 1:
-            return Routed(first, best[..., None], chosen[..., None])
-        pools = self.pool.detach().flatten(2).unflatten(1, (-1, self.config.pool_size))
+        """Which entries events ``[..., D]`` choose."""
+        assert self.router is not None
+        scores = self.router(x).unflatten(-1, (2, -1))  # [..., 2, m]
+        height, first = scores.max(-1)
+        index = first[..., None] if self.config.pool_levels == 1 else self._nearest(x, first)
+        return Routed(scores, height, index)
+
+    @torch.no_grad()
+    def _nearest(self, x: Tensor, first: Tensor) -> Tensor:
+        """Entries of all levels, int64 ``[..., 2, L]``, after ``first`` ``[..., 2]``."""
+        assert self.pool is not None
+        pools = self.pool.flatten(2).unflatten(1, (-1, self.config.pool_size))  # [2, L, m, H G]
         missing = self.whole(x).reshape(-1, 2, pools.shape[-1]).transpose(0, 1)  # [2, E, H G]
-        heights, index = [best.reshape(-1, 2).T], [chosen.reshape(-1, 2).T]  # each [2, E]
-        entry = pools[_PARTS, 0, index[0]]  # [2, E, H G]
+        index = [first.reshape(-1, 2).T]  # each [2, E]
         for level in range(1, self.config.pool_levels):
-            missing = missing - entry
-            chosen, height, entry = self._nearest(missing, pools[:, level], level - 1)
-            index.append(chosen)
-            heights.append(height)
-        shape = (*x.shape[:-1], 2, -1)
-        height, chosen = (torch.stack(one, -1).transpose(0, 1) for one in (heights, index))
-        return Routed(first, height.reshape(shape), chosen.reshape(shape))
+            missing = missing - pools[_PARTS, level - 1, index[-1]]
+            pool = pools[:, level]
+            half = pool.square().sum(-1)[:, None] / 2  # [2, 1, m]
+            index.append(torch.baddbmm(-half, missing, pool.mT).argmax(-1))
+        return torch.stack(index, -1).transpose(0, 1).reshape(*first.shape, -1)
 
-    def _nearest(self, missing: Tensor, pool: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """What is chosen of the pools ``[2, m, K]`` of a further level, counted from 0.
-
-        Only the chosen entries' scores have gradients: those of all would take ten times as long.
-
-        Args:
-            missing: ``[2, E, K]``.
-            pool: of keys and of values.
-            level: which it is.
-
-        Returns:
-            Of every event the place int64 ``[2, E]`` and the score of the entry, and the entry.
-        """
-        factor, height = self.nearness[:, level, None], self.height[:, level]
-        with torch.no_grad():
-            rise = height - factor * pool.square().sum(-1) / 2  # [2, m]
-            scores = torch.baddbmm(rise[:, None], missing, (factor[..., None] * pool).mT)
-            chosen = scores.argmax(-1)
-        entry = pool[_PARTS, chosen]
-        near = ((missing - entry / 2) * entry).sum(-1)
-        return chosen, factor * near + height[_PARTS, chosen], entry
-
-    def _entries(self, index: Tensor, gates: Tensor | None = None) -> Tensor:
+    def _entries(self, index: Tensor, gate: Tensor | None = None) -> Tensor:
         """The sums of pool entries ``[..., 2, H, G]`` of ``index`` int64 ``[..., 2, L]``.
 
-        ``gates`` ``[..., 2, L]`` multiply them.
+        ``gate`` ``[..., 2]`` multiplies those of the first level.
         """
         assert self.pool is not None
         levels, entries = self.config.pool_levels, self.pool.shape[1]
         first = torch.arange(0, entries, self.config.pool_size, device=index.device)
-        flat = index + first + torch.tensor([[0], [entries]], device=index.device)
-        weights = None if gates is None else gates.reshape(-1, levels)
+        place = index + first + torch.tensor([[0], [entries]], device=index.device)
+        weights = None
+        if gate is not None:
+            weights = F.pad(gate[..., None], (0, levels - 1), value=1.0).reshape(-1, levels)
         table = self.pool.flatten(2).flatten(0, 1)  # [2 L m, H G]
-        flat = flat.reshape(-1, levels)
-        found = F.embedding_bag(flat, table, mode="sum", per_sample_weights=weights)
+        place = place.reshape(-1, levels)
+        found = F.embedding_bag(place, table, mode="sum", per_sample_weights=weights)
         return found.view(*index.shape[:-1], self.heads, -1)
 
     def _own(self, x: Tensor) -> Tensor:

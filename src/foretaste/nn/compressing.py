@@ -51,7 +51,8 @@ class Part(NamedTuple):
         entries: ``[L m, H, G]``, of the pool, level by level; None without a pool.
         route_weight: ``[m, D]``; with ``route_bias`` ``[m]``, the router; empty if it is not set.
         route_bias: see there.
-        further: how further levels choose; None without.
+        whole_weight: ``[H * G, D]``; with ``whole_bias`` ``[H * G]``, what the entries stand for.
+        whole_bias: see there.
     """
 
     turn: Tensor
@@ -60,23 +61,8 @@ class Part(NamedTuple):
     entries: Tensor | None
     route_weight: Tensor
     route_bias: Tensor
-    further: Further | None
-
-
-class Further(NamedTuple):
-    """Of the levels after the first.
-
-    Attributes:
-        weight: ``[H G, D]``; with ``bias`` ``[H G]``, what the entries of all levels stand for.
-        bias: see there.
-        nearness: ``[L - 1]``, factors of scores.
-        height: ``[L - 1, m]``, added to them.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    nearness: Tensor
-    height: Tensor
+    whole_weight: Tensor
+    whole_bias: Tensor
 
 
 class Turns(NamedTuple):
@@ -112,12 +98,9 @@ def begin_key_values(made: KeyValues, whole: KeyValues, x: Tensor, seed: int) ->
         if layer is not None and (layer is made.user or made.config.train_router):
             layer.weight.copy_(torch.cat([weight for weight, _ in parts]))
             layer.bias.copy_(torch.cat([bias for _, bias in parts]))
-    if key.further is not None and value.further is not None:
-        both = key.further, value.further
-        made.whole.weight.copy_(torch.cat([one.weight for one in both]))
-        made.whole.bias.copy_(torch.cat([one.bias for one in both]))
-        made.nearness.copy_(torch.stack([one.nearness for one in both]))
-        made.height.copy_(torch.stack([one.height for one in both]))
+    if made.config.pool_levels > 1:
+        made.whole.weight.copy_(torch.cat([part.whole_weight for part in (key, value)]))
+        made.whole.bias.copy_(torch.cat([part.whole_bias for part in (key, value)]))
     if made.user is not None and made.config.user_type == "int8":
         reach = LINEAR * made.user(x).abs().amax(0).clamp_min(1e-6)
         made.scale.copy_(reach)
@@ -167,22 +150,18 @@ def _part(
     (own_weight, own_bias), (weight, bias) = (
         [part[:, cut].flatten(0, 1) for part in by_head] for cut in (slice(own), slice(own, None))
     )
-    further = None
     if entries is not None:
         entries = torch.einsum("mhk,hkl->mhl", entries.unflatten(1, (heads, -1)), turn)[:, :, own:]
         if config.pool_levels > 1:
             missing = torch.einsum("nhk,hkl->nhl", residual.unflatten(1, (heads, -1)), turn)
             missing = missing[:, :, own:].flatten(1)
             guessed = x @ weight.T + bias - entries[chosen].flatten(1)
-            pools, nearness, height = _levels(missing, guessed, config, seed)
-            entries = torch.cat([entries, pools.unflatten(-1, (heads, -1)).flatten(0, 1)])
-            further = Further(weight, bias, nearness, height)
-    return Part(turn, own_weight, own_bias, entries, *route, further)
+            pools = _levels(missing, guessed, config, seed).unflatten(-1, (heads, -1))
+            entries = torch.cat([entries, pools.flatten(0, 1)])
+    return Part(turn, own_weight, own_bias, entries, *route, weight, bias)
 
 
-def _levels(
-    missing: Tensor, guessed: Tensor, config: CollectiveConfig, seed: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _levels(missing: Tensor, guessed: Tensor, config: CollectiveConfig, seed: int) -> Tensor:
     """Pools of the levels after the first, each of what the one before left.
 
     Args:
@@ -192,22 +171,17 @@ def _levels(
         seed: of k-means.
 
     Returns:
-        Pools ``[L - 1, m, K]``, and the factors ``[L - 1]`` and heights ``[L - 1, m]`` with which
-        scores of chosen entries are such as ``_router`` makes them.
+        ``[L - 1, m, K]``.
     """
-    pools, factors, heights = [], [], []
+    pools = []
     for level in range(1, config.pool_levels):
         pool = k_means(guessed, config.pool_size, seed + level)
         for _ in range(SETTLING):
             pool = _means(missing, _nearest(guessed, pool), config.pool_size)
         taken = pool[_nearest(guessed, pool)]
-        best = (guessed * taken).sum(1) - taken.square().sum(1) / 2
-        factor = 1 / best.std().clamp_min(1e-6)
         pools.append(pool)
-        factors.append(factor)
-        heights.append((OPEN_GATE - best.mean() * factor).expand(config.pool_size))
         missing, guessed = missing - taken, guessed - taken
-    return torch.stack(pools), torch.stack(factors), torch.stack(heights)
+    return torch.stack(pools)
 
 
 def _router(x: Tensor, weight: Tensor, bias: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:

@@ -225,13 +225,9 @@ class CollectiveStep:
             self.bins = (self.heads * pool.shape[1])[:, None, None]  # [H, 1, 1]
             self.first = np.arange(0, pool.shape[1], self.size)  # [L], where a level begins
             if self.levels > 1:
-                # M = factor * (missing . entry - |entry|^2 / 2) + height, level by level
                 pools = pool.reshape(2, self.levels, self.size, -1).swapaxes(0, 1).copy()
-                factor = array(module.nearness).T[:, :, None, None]  # [L - 1, 2, 1, 1]
-                norms = np.square(pools[1:]).sum(-1, keepdims=True) / 2  # [L - 1, 2, m, 1]
                 self.entries = pools[..., None]  # [L, 2, m, K, 1]
-                self.near = factor * pools[1:]  # [L - 1, 2, m, K]
-                self.heights = array(module.height).swapaxes(0, 1)[..., None] - factor * norms
+                self.half = np.square(self.entries).sum(-2) / 2  # [L, 2, m, 1]
         self.scale = np.ones((2, heads, self.per_head), np.float32)
         if config.user_type == "int8":
             self.scale = (array(module.scale) / LEVELS).reshape(self.scale.shape)
@@ -261,8 +257,8 @@ class CollectiveStep:
         missing = made[2 * self.size :].reshape(2, -1, 1)
         for level in range(1, self.levels):
             missing = missing - self.entries[level - 1][KEY_AND_VALUE, best]
-            scores = np.matmul(self.near[level - 1], missing)  # [2, m, 1]
-            scores += self.heights[level - 1]
+            scores = np.matmul(self.entries[level, ..., 0], missing)  # [2, m, 1]
+            scores -= self.half[level]
             index[level] = best = scores[:, :, 0].argmax(1)
         return index.T
 

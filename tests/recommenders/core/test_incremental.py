@@ -106,21 +106,17 @@ def scores_of(part: CollectiveKeyValues, x: torch.Tensor) -> torch.Tensor:
     """Scores of all entries of all levels, ``[..., 2, L, m]``."""
     routed, pool = part._route(x), part.pool
     assert pool is not None
-    scores, size = [routed.first], part.config.pool_size
-    pools = pool.flatten(2).unflatten(1, (-1, size))  # [2, L, m, K]
+    scores = [routed.scores]
+    pools = pool.flatten(2).unflatten(1, (-1, part.config.pool_size))  # [2, L, m, K]
     for level in range(1, part.config.pool_levels):
         missing = part.whole(x).unflatten(-1, (2, -1))
         for before in range(level):
             chosen = routed.index[..., before]
             rows = [pools[of, before][chosen[..., of]] for of in (0, 1)]
             missing = missing - torch.stack(rows, -2)
-        near = torch.einsum("...pk,pmk->...pm", missing, pools[:, level])
-        near = near - pools[:, level].square().sum(-1) / 2
-        scores.append(part.nearness[:, level - 1, None] * near + part.height[:, level - 1])
-    found = torch.stack(scores, -2)
-    highest = found.gather(-1, routed.index[..., None])[..., 0]
-    torch.testing.assert_close(highest, routed.heights, rtol=1e-4, atol=1e-4)
-    return found
+        far = [torch.cdist(missing[..., of, :], pools[of, level]) for of in (0, 1)]
+        scores.append(-torch.stack(far, -2))
+    return torch.stack(scores, -2)
 
 
 def alike(
