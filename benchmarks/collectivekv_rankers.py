@@ -12,8 +12,7 @@ these bytes alone are compared with those of the network.
 
 A ranker has one layer of keys over the item's vector and the level of its rating, so these two
 numbers are a lossless cache of a few bytes. The script checks that, bit for bit, and tells its
-bytes in a row of its own. Figures per impression are kept in ``--runs``, one file for each seed,
-so that the script goes on where it was stopped.
+bytes in a row of its own. Figures per impression are kept in ``--runs``, a file for each seed.
 """
 
 import argparse
