@@ -6,7 +6,7 @@ SASRec with two layers and 12,000 items, its window as long as the history. All 
 turn, round after round, on one thread: the step from full keys and values, from CollectiveKV by
 pool arithmetic, from CollectiveKV with its keys and values built again; and, for each, the encoding
 of the whole history by the same model in PyTorch. CollectiveKV is there as in the paper (one pool,
-in both layers) and with five levels and a first layer that is looked up whole. Weights are random:
+in both layers) and with seven levels and a first layer that is looked up whole. Weights are random:
 time does not depend on them. A step's ``products`` are its matrix products and nothing else, from
 operands of the same shapes that lie ready, each in one piece: the share of the step that is
 arithmetic.
@@ -51,9 +51,9 @@ FORMS: dict[str, dict[str, Any]] = {
         "first_layer": "collective",
         "collective": {"user_dim": 4},
     },
-    "five levels": {
+    "seven levels": {
         "attention": "collective",
-        "collective": {"user_dim": 2, "pool_levels": 5},
+        "collective": {"user_dim": 0, "pool_levels": 7},
     },
 }
 TOGETHER = 20
@@ -77,7 +77,8 @@ class Rebuilding(CollectiveStep):
         """Keys (0) or values (1), ``[n + 1, H, K]``."""
         assert read.index is not None
         half = self.own // 2
-        own = read.own[:, part * half : (part + 1) * half].reshape(-1, *self.scale[part].shape)
+        own = read.own[:, part * half : (part + 1) * half]
+        own = own.reshape(len(own), *self.scale[part].shape)
         entries = (self.keys, self.values)[part][:, read.index[part]]  # [H, n + 1, L, K]
         pool = entries.sum(2).transpose(1, 0, 2)
         return np.concatenate([own * self.scale[part], pool], -1)
@@ -140,10 +141,13 @@ def products(step: Stepper, events: int) -> Callable[[], object]:
             own, shared = kept.own // 2, kept.head - kept.per_head
             pairs = [
                 (kept.keys, some(heads, shared, 1)),
-                (some(events, own), some(own, heads)),
-                (some(heads, events), some(events, own)),
                 (some(heads, 1, kept.keys.shape[1]), kept.values),
             ]
+            if own:
+                pairs += [
+                    (some(events, own), some(own, heads)),
+                    (some(heads, events), some(events, own)),
+                ]
             if kept.levels > 1:  # what the entries of further levels are chosen by
                 pairs += [(pools, some(2, pools.shape[2], 1)) for pools in kept.entries[1:, ..., 0]]
         calls += [partial(np.matmul, *pair) for pair in pairs]

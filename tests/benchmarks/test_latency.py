@@ -19,7 +19,7 @@ def latency(monkeypatch) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("full", 3 + 3), ("one pool", 4 + 4), ("five levels", 3 + 4 + 4)]
+    ("name", "count"), [("full", 3 + 3), ("one pool", 4 + 4), ("seven levels", 3 + 2 + 6)]
 )
 def test_products_are_those_of_the_step(latency, monkeypatch, name: str, count: int):
     multiply, seen = np.matmul, []
@@ -40,7 +40,7 @@ def test_products_are_those_of_the_step(latency, monkeypatch, name: str, count: 
     assert all(part.flags.c_contiguous for pair in seen for part in pair)
 
 
-@pytest.mark.parametrize("name", ["one pool", "five levels"])
+@pytest.mark.parametrize("name", ["one pool", "seven levels"])
 def test_rebuilt_keys_give_what_pool_arithmetic_gives(latency, name: str):
     ways = latency.ways(16, 30)
     one, other = (ways[f"step, {name}{more}"]()[0] for more in ("", ", keys rebuilt"))
