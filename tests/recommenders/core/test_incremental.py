@@ -330,6 +330,19 @@ def test_bytes_of_a_record():
 
 
 @every_network
+@torch.no_grad()
+def test_one_layer_looked_up_by_item_loses_nothing(name: str):
+    """The records hold the item (and the time), and no key or value."""
+    full, small = network(name, layers=1), network(name, layers=1, attention="collective")
+    small.load_state_dict(full.state_dict())
+    items, times = events(9, 3)
+    given = (items, times) if full.reads_time else (items,)
+    states = [made.extend(made.start(2), *given) for made in (full, small)]
+    assert small.record_bytes == 2 + 4 * small.reads_time < full.record_bytes
+    torch.testing.assert_close(small.query(states[1]), full.query(states[0]))
+
+
+@every_network
 def test_what_does_not_fit_is_said(name: str):
     with pytest.raises(InputError, match="multiple of heads"):
         find(name)(attention="collective", collective={"user_dim": 3})
