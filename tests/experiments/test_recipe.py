@@ -55,7 +55,7 @@ def test_merged_leaves_its_input_alone():
         ({"trian": {}}, '"train"'),
         ({"model": {"name": "sasrec", "layer": 3}}, '"layers"'),
         ({"model": {"name": 3}}, "name = 3"),
-        ({"model": {"name": "sasrec"}, "train": {"epochs": 0}}, "epochs = 0"),
+        ({"model": {"name": "sasrec"}, "train": {"epochs": -1}}, "epochs = -1"),
         ({"split": {"kind": "random"}}, "kind"),
         ({"model": {"name": "ease"}, "train": {"epochs": 3}}, "no effect"),
         ({"evaluate": {"metrics": ["foo@10"]}}, "foo@10"),

@@ -241,7 +241,8 @@ class CollectiveKeyValues(KeyValues):
         place = index + first + torch.tensor([[0], [entries]], device=index.device)
         weights = None
         if gate is not None:
-            weights = F.pad(gate[..., None], (0, levels - 1), value=1.0).reshape(-1, levels)
+            gates = F.pad(gate[..., None], (0, levels - 1), value=1.0)
+            weights = gates.reshape(-1, levels).to(self.pool.dtype)
         table = self.pool.flatten(2).flatten(0, 1)  # [2 L m, H G]
         place = place.reshape(-1, levels)
         found = F.embedding_bag(place, table, mode="sum", per_sample_weights=weights)
