@@ -46,8 +46,9 @@ def explain(method: FederatedMethod) -> Privacy:
     up = tuple(dict.fromkeys(one for kind in kinds for one in going_up(method, kind)))
     down = tuple(dict.fromkeys(one for kind in kinds for one in coming_down(method, kind)))
     sentences = [
-        "Histories, item ids and user ids never leave a device. What leaves is the list above and "
-        "nothing else: a message with anything more, or with another type or shape, is refused.",
+        *_of_prompts(config),
+        "Histories, item ids and user ids never go to the server. What goes there is the list above "
+        "and nothing else: a message with anything more, or with another type or shape, is refused.",
         _of_sums(method),
         _of_noise(method),
         *_of_method(method.config),
@@ -64,11 +65,11 @@ def _of_method(config: FederatedConfig) -> list[str]:
     """What the arrays of a method tell besides."""
     if isinstance(config, LUMOSConfig):
         return _of_views(config)
-    if isinstance(config, RQFedRecConfig) and config.sketch and config.collaborative_levels:
+    if isinstance(config, RQFedRecConfig):
         return [
-            "The sketch is made so that the server can tell single items apart over many rounds; "
-            "those of one user too, if it keeps the messages of a node that has this user alone. "
-            "Set federated.sketch = 0 to send none."
+            "Codes and sketch are made so that the server can tell single items apart: it tells "
+            "those of one user from one message of a node that has this user alone. Few bytes are "
+            "no privacy; many users on a node, secure aggregation, or noise are."
         ]
     return []
 
@@ -80,13 +81,19 @@ def _of_views(config: LUMOSConfig) -> list[str]:
             "But federated.view_items = trained moves vectors of items that only a view holds, so "
             "the rows that change in the update of one user tell of its views too. fixed does not."
         )
-    model = config.views.model if isinstance(config.views, ChatConfig) else None
-    if isinstance(model, ChatEndpointConfig) and model.elsewhere:
-        told.append(
-            f"Prompts with titles of the history leave the device for {model.url} "
-            "(federated.views.model.elsewhere = true)."
-        )
     return told
+
+
+def _of_prompts(config: FederatedConfig) -> list[str]:
+    """What leaves the device for somebody else than the server."""
+    views = config.views if isinstance(config, LUMOSConfig) else None
+    model = views.model if isinstance(views, ChatConfig) else None
+    if not isinstance(model, ChatEndpointConfig) or not model.elsewhere:
+        return ["Nothing leaves a device for anybody else than the server."]
+    return [
+        f"PROMPTS WITH TITLES OF THE HISTORY LEAVE THE DEVICE for {model.url} "
+        "(federated.views.model.elsewhere = true). The list above is of the server alone."
+    ]
 
 
 def _of_sums(method: FederatedMethod) -> str:

@@ -318,12 +318,11 @@ class FedMF(FederatedMethod):
         del users
         return head @ self._all_vectors(received).T
 
-    def item_evidence(self, update: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Norms of the changes of an item's rows, added up."""
-        codes = self.known_codes()
+    def item_evidence(
+        self, update: Mapping[str, np.ndarray], received: Mapping[str, np.ndarray], round: int
+    ) -> np.ndarray:
+        """The norm of the change of an item's row; of several rows all must have changed."""
+        del round
+        codes = self.codes(received)
         norms = np.linalg.norm(update[TABLE], axis=1)
-        return norms if codes is None else norms[codes].sum(1)
-
-    def known_codes(self) -> np.ndarray | None:
-        """Rows of items that everybody knows; None when each has its own."""
-        return self.codes({})
+        return norms if codes is None else norms[codes].min(1)

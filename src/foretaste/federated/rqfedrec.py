@@ -222,16 +222,11 @@ class RQFedRec(PFedRec):
             first += levels * size
         return np.concatenate(parts, 1)
 
-    def known_codes(self) -> np.ndarray | None:
-        """Semantic rows: collaborative codes are of a round."""
-        if SEMANTIC not in self.channels:
-            return None
-        levels, size = self.channels[SEMANTIC]
-        return self.first_codes(SEMANTIC).astype(np.int64) + np.arange(levels) * size
-
-    def item_evidence(self, update: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Norms of the changes of an item's semantic codes; None without any."""
-        return None if SEMANTIC not in self.channels else super().item_evidence(update)
+    def item_evidence(
+        self, update: Mapping[str, np.ndarray], received: Mapping[str, np.ndarray], round: int
+    ) -> np.ndarray:
+        """The norm of what an item asks for, read as the server reads it off a whole round."""
+        return np.linalg.norm(self.asked_by_items(received, update, round), axis=1)
 
     # At a node.
 

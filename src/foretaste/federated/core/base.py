@@ -222,13 +222,16 @@ class FederatedMethod(ABC):
         own = sum(int(np.prod(one.shape)) for one in (*self.up(), *self.personal()))
         return np.full(len(lengths), float(own)) + lengths
 
-    def item_evidence(self, update: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    def item_evidence(
+        self, update: Mapping[str, np.ndarray], received: Mapping[str, np.ndarray], round: int
+    ) -> np.ndarray | None:
         """How strongly one user's update points at each item, ``[items]``; None where it cannot.
 
-        What an honest but curious server would look at: by default how far an item's row, in every
-        array with a row for each item, moved from where the median row moved. Items that a user
-        never had are all pushed away alike, or not at all.
+        What an honest but curious server would look at, which knows what it sent: by default how
+        far an item's row, in every array with a row for each item, moved from where the median row
+        moved. Items that a user never had are all pushed away alike, or not at all.
         """
+        del received, round
         tables = [
             array.reshape(self.items, -1)
             for array in update.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from foretaste.federated.core.base import FederatedMethod, LocalUsers
 from foretaste.federated.core.local_training import chunks
 from foretaste.federated.core.privacy import clipped, noisy
 from foretaste.federated.core.randomness import hashed
+from foretaste.federated.core.rounding import from_bytes, to_bytes
 
 
 class Inference(NamedTuple):
@@ -21,8 +23,9 @@ class Inference(NamedTuple):
 
     Attributes:
         auc: float64 ``[users]``: the odds that an item of the history has more evidence than one
-            that is not in it. 0.5 is a guess, 1 is certainty.
-        mean: of ``auc``.
+            that is not in it. 0.5 is a guess, 1 is certainty; NaN where the method has no evidence,
+            or every item is in the history: nothing was measured.
+        mean: of those of ``auc`` that are numbers; NaN when none is.
     """
 
     auc: np.ndarray
@@ -40,8 +43,9 @@ def infer_histories(
 ) -> Inference:
     """Train users alone, as nodes of one, and look at what each would send.
 
-    Clipping and noise are as configured; noise is taken as added before the update is seen, which
-    with ``privacy.where = "server"`` is the case of a server that adds it and then looks.
+    Clipping, noise and rounding are as configured; noise is taken as added before the update is
+    seen, which with ``privacy.where = "server"`` is the case of a server that adds it and then
+    looks.
 
     Args:
         method: whose ``item_evidence`` is the curious server's guess.
@@ -66,10 +70,14 @@ def infer_histories(
             arrays = {name: part[0].numpy() for name, part in one.parts.items()}  # type: ignore[index,union-attr]
             if privacy.noise:
                 arrays = noisy(arrays, privacy, 1.0, (secret, int(user)))
-            evidence = method.item_evidence(arrays)
+            if method.config.upload == "int8":
+                declared = method.up()
+                arrays = from_bytes(to_bytes(arrays, declared, secret + int(user)), declared)
+            evidence = method.item_evidence(arrays, received, round)
             if evidence is not None:
                 auc[user] = area(evidence, np.unique(histories[int(user)]))
-    return Inference(auc, float(np.nanmean(auc)) if np.isfinite(auc).any() else 0.5)
+    measured = auc[np.isfinite(auc)]
+    return Inference(auc, float(measured.mean()) if len(measured) else math.nan)
 
 
 def area(evidence: np.ndarray, items: np.ndarray) -> float:

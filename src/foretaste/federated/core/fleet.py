@@ -25,6 +25,7 @@ class Delivery(NamedTuple):
         problem: why not, one line.
         down: bytes of the order as it was sent.
         up: bytes of the reply as it came.
+        silent: nothing came at all, so that asking again is waiting again.
     """
 
     node: str
@@ -32,6 +33,7 @@ class Delivery(NamedTuple):
     problem: str = ""
     down: int = 0
     up: int = 0
+    silent: bool = False
 
 
 class Fleet(ABC):

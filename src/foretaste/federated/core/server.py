@@ -44,6 +44,8 @@ from foretaste.recommenders.core.base import Recommender
 from foretaste.storage import write_whole
 
 SECRET = "federation.secret"
+MOST_SKIPPED = 20
+"""Rounds in a row with a failing node and too few users; after them it is no chance any more."""
 NOT_FINITE = "their updates add up to no finite number; the model stays as it was"
 Evaluate = Callable[[Recommender], dict[str, float]]
 """Figures of a recommender by name; ``valid`` chooses the best round."""
@@ -54,11 +56,12 @@ class Server:
 
     With a folder, a checkpoint is written after every round, and a server that was killed goes on
     from its last whole round. A round counts when at least ``min_clients`` users took part; nodes
-    that failed are asked again up to ``retries`` times; replies that are late, damaged, of another
-    protocol or not as declared are left out. If all nodes answered and still too few users took
-    part (sampling is by chance), the state stays as it is and the next round begins. When no node
-    is there, the server waits for one up to ``wait`` seconds before it stops. With ``secure.on``
-    sums are those of groups of nodes, and a node's own are never seen.
+    that failed are asked again up to ``retries`` times (silent ones only while no other answered);
+    replies that are late, damaged, of another protocol or not as declared are left out. Too few
+    users may be chance, as users are sampled: then the state stays as it is and the next round
+    begins, up to ``MOST_SKIPPED`` times in a row while a node fails. When no node is there, the
+    server waits for one up to ``wait`` seconds before it stops. With ``secure.on`` sums are those
+    of groups of nodes, and a node's own are never seen.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Server:
         self.asking = Asking(method, fleet, self.clients)
         self.held = self.asking.held
         self.secure = SecureRounds(self.asking) if self.config.secure.on else None
+        self._skipped = 0
 
     def run(self) -> Progressed:
         """All rounds that are left; the best state is in ``best`` (the last without evaluation).
@@ -169,18 +173,28 @@ class Server:
         """Ask until enough users took part, every node answered, or patience is over."""
         answered: dict[str, Delivery] = {}
         failed: list[Delivery] = []
+        silent: set[str] = set()
         sums: dict[str, Reply] = {}
-        for attempt in range(self.config.retries + 1):
-            there = self._there()
-            found = self._collect(number, [name for name in there if name not in answered])
+        users = 0
+        for _ in range(self.config.retries + 1):
+            out = silent if answered else set()
+            asked = [name for name in self._there() if name not in answered and name not in out]
+            if not asked:
+                break
+            found = self._collect(number, asked)
             sums |= found.sums
             answered |= {one.node: one for one in found.deliveries if one.reply is not None}
             failed += self._left_out(number, found.deliveries)
+            silent |= {one.node for one in found.deliveries if one.silent}
             users = sum(int(one.arrays[USERS]) for one in sums.values())
-            waiting = [name for name in self.fleet.nodes() if name not in answered]
-            if answered and (users >= self.config.min_clients or not waiting):
+            if answered and users >= self.config.min_clients:
                 break
-            if not there or attempt == self.config.retries:
+        if answered and users >= self.config.min_clients:
+            self._skipped = 0
+        elif not answered or set(self.fleet.nodes()) > set(answered):
+            self._skipped += 1
+            chance = answered and self.config.clients < 1 and self._skipped < MOST_SKIPPED
+            if not chance:
                 raise InputError(self._gone(number, len(answered), users, failed))
         ordered = [answered[name] for name in sorted(answered)]
         return [*ordered, *failed], [sums[name] for name in sorted(sums)]

@@ -114,9 +114,12 @@ class FlowerFleet(Fleet):
         from flwr.app import Message
 
         sizes, sent = {}, []
+        made: dict[int, tuple[RecordDict, int]] = {}
         for node, order in orders.items():
-            records = to_records(order)
-            sizes[node] = size_of(records)
+            if id(order) not in made:  # one order to many nodes is one set of records
+                records = to_records(order)
+                made[id(order)] = records, size_of(records)
+            records, sizes[node] = made[id(order)]
             sent.append(
                 Message(
                     content=records,
@@ -133,7 +136,7 @@ class FlowerFleet(Fleet):
                 yield _delivery(node, orders[node].kind, answer, sizes[node])
         for node in sorted(silent):
             why = f"node {node}: no answer within {wait:g} seconds"
-            yield Delivery(node, None, why, sizes[node])
+            yield Delivery(node, None, why, sizes[node], silent=True)
 
     def size(self, order: Order) -> int:
         """As of ``Fleet``."""
