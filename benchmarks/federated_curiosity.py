@@ -53,7 +53,7 @@ CASES = {
     "RQFedRec, semantic codes alone": Case("rqfedrec", {"collaborative_levels": 0}),
     "RQFedRec, clipped, noise": Case("rqfedrec", {"privacy": NOISE, "average": "all"}),
 }
-MODELS = {"als": {"factors": DIM}, "sasrec": {"dim": DIM, "layers": 2}}
+MODELS: dict[str, dict[str, Any]] = {"als": {"factors": DIM}, "sasrec": {"dim": DIM, "layers": 2}}
 
 
 def measure(data: Split, name: str, users: int) -> dict[str, Any]:

@@ -5,6 +5,10 @@ class InputError(ValueError):
     """The user's input is wrong. The message is one line: the value, the place, the way out."""
 
 
+class EmptyLogError(InputError):
+    """A log can be read, and holds nothing, or less than can be learnt from."""
+
+
 class WriteError(InputError):
     """The disk is full or the place cannot be written; what was there is as it was."""
 

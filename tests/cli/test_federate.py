@@ -60,6 +60,31 @@ def test_bytes_and_ndcg_of_every_round_are_kept(federated, tmp_path):
         assert 0 <= one["figures"]["valid"] <= 1
 
 
+def test_a_run_is_repeated_from_its_folder(foretaste, federated, tmp_path):
+    from foretaste.storage import read_arrays
+
+    page = tmp_path / "again.html"
+    assert foretaste("report", "run", "--output", str(page)).code == 0
+    command = "foretaste federate run --run run-again"
+    assert command in page.read_text()
+    assert foretaste(*command.split()[1:]).code == 0
+    names = ("run", "run-again")
+    one, other = (read_arrays(tmp_path / name / "weights.safetensors") for name in names)
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name])
+    refused = foretaste("federate", ".", "--run", "other")
+    assert refused.code == 2 and "no federation here" in refused.err
+
+
+def test_all_methods_are_named_in_the_help(foretaste):
+    from foretaste.federated.core.registry import find_method, names
+
+    said = foretaste("federate", "--help").out
+    ours = [name for name in names() if find_method(name).__module__.startswith("foretaste")]
+    assert [name for name in ours if name not in said] == []
+    assert len(ours) > 5
+
+
 def test_users_that_the_server_has_no_data_of_are_clients(foretaste, log):
     more = ("--set", "federated.users=500", "--set", "federated.rounds=1")
     ended = foretaste("federate", "--data", log, *SMALL, *more, "--run", "run", "--json")
@@ -143,7 +168,8 @@ def test_what_would_leave_is_explained_and_nothing_runs(foretaste, log, tmp_path
     said = foretaste("federate", "--data", log, *SMALL, "--explain-privacy")
     assert said.code == 0, said.err
     assert "Leaves a device" in said.out
-    assert "never leave a device" in said.out
+    assert "never go to the server" in said.out
+    assert "Nothing leaves a device for anybody else" in said.out
     found = foretaste("federate", "--data", log, *SMALL, "--explain-privacy", "--json").json
     names = {one["name"] for one in found["up"]}
     assert {"items.weight", "count/users", "count/votes", "figure/loss"} <= names

@@ -23,8 +23,9 @@ def test_what_a_method_tells_besides_is_explained():
     assert "Views" not in said("fedavg")
     assert "sketch" not in said("fedavg")
     als, codes = ALS(factors=4), {"semantic": "random"}
-    assert "Set federated.sketch = 0" in said("rqfedrec", model=als, **codes)
-    assert "sketch" not in said("rqfedrec", model=als, sketch=0, **codes)
+    assert "Few bytes are no privacy" in said("rqfedrec", model=als, **codes)
     config = LUMOSConfig.model_validate({"views": {"kind": "chat", "model": model}})
     told = " ".join(explain(LUMOS(config, World(titled(), small_sasrec()))).sentences)
-    assert "leave the device for http://10.0.0.7/v1" in told
+    assert "LEAVE THE DEVICE for http://10.0.0.7/v1" in told
+    assert "Nothing leaves a device for anybody else" not in told
+    assert "Nothing leaves a device for anybody else" in said("fedavg")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from foretaste.errors import InputError
 from foretaste.experiments.recipe import DataSection
+from foretaste.federated.core.messages import PROTOCOL, Order
+from foretaste.federated.core.node import USERS, Node
 from foretaste.federated.core.randomness import user_keys
 from foretaste.federated.gathering import read_users
 
-from .rings import catalog
+from .rings import catalog, method_of
 
 RATED = "who,sku,when,stars,age\na,i003,1,5,31\na,i004,2,2,31\na,i005,3,4,31\nb,i001,1,5,44\n"
 
@@ -41,6 +44,26 @@ def test_duplicates_are_dealt_with_as_in_the_recipe(tmp_path):
         for how in ("first", "last", "keep")
     ]
     assert kept == [[3, 4], [4, 3], [3, 4, 3]]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "user,item,time\n", "user,item,time\na,i003,1\n", "user,item,time\na,x,1\na,y,2\n"]
+)
+def test_a_device_with_too_little_answers_of_nobody(tmp_path, text):
+    log = tmp_path / "my.csv"
+    log.write_text(text)
+    method = method_of()
+    node = Node(method, read_users(log, catalog(), DataSection()), "this device", tmp_path)
+    order = Order("train", 1, PROTOCOL, 1.0, method.to_send(method.start(), 1))
+    reply = node.answer(order)
+    assert int(reply.arrays[USERS]) == 0
+    assert not any(np.any(reply.arrays[one.name]) for one in method.up())
+
+
+def test_a_device_whose_ratings_are_too_low_is_one_of_nobody(tmp_path):
+    log = tmp_path / "my.csv"
+    log.write_text("user,item,time,rating\na,i003,1,2\na,i004,2,1\n")
+    assert not len(read_users(log, catalog(), DataSection(min_rating=4)))
 
 
 def test_a_log_that_is_not_so_says_where_it_is_told(tmp_path):

@@ -286,6 +286,7 @@ def test_gru4rec_learns_with_views():
 
 def test_a_history_is_asked_for_once_over_all_rounds(tmp_path):
     model, bars = Whole(), Bars()
+    model.batch = 1  # what takes one batch has no bar
     world = World(titled(), small_sasrec(), seed=3, folder=tmp_path, progress=bars)
     config = LUMOSConfig.model_validate({"local": LOCAL, "rounds": 3, "clients": 1.0})
     for _ in range(2):  # the second time from the disk

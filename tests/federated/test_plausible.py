@@ -16,6 +16,7 @@ from foretaste.federated.core.node import USERS, WEIGHT
 from foretaste.federated.core.server import Server
 from foretaste.federated.core.travelling import ASKED
 from foretaste.federated.core.updates import Rows, Updates
+from foretaste.recommenders.als import ALS
 
 from . import tallying
 from .rings import keys_of, method_of, nodes_of, ring, same, server_of
@@ -64,6 +65,23 @@ def test_votes_that_cannot_be_are_left_out(rule, change):
         honest.step()
         assert (done.users, done.nodes) == (5, 5)
         assert any("cannot be" in text for text in done.problems)
+    same(server.now.state, honest.now.state, 0.0)
+
+
+@pytest.mark.parametrize("count", [1e30, 7.0, -1e6])
+def test_counts_of_rows_that_cannot_be_are_left_out(count):
+    """A row is divided by the votes that touched it: one node could freeze it, or throw it off."""
+    method = method_of("fedmf", model=ALS(factors=4), clients=1.0, rounds=1, average="touched")
+
+    def change(arrays):
+        arrays["touched"][:] = count
+
+    server = Server(method, Spoilt(nodes_of(method, ring(6), 2), change), clients=6)
+    honest = Server(method, LocalFleet(nodes_of(method, ring(6), 2)[1:]), clients=6)
+    done = server.step()
+    honest.step()
+    assert (done.users, done.nodes) == (3, 1)
+    assert any(f"touched from {count:g}" in text and "cannot be" in text for text in done.problems)
     same(server.now.state, honest.now.state, 0.0)
 
 

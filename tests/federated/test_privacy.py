@@ -122,6 +122,19 @@ def test_a_round_with_noise_divides_by_what_was_expected():
         np.testing.assert_allclose(private.now.state[name] - start[name], change, atol=1e-6)
 
 
+def test_users_who_never_train_are_not_expected_in_a_round_with_noise():
+    config = {"clients": 1.0, "rounds": 1, "local": {"epochs": 1, "negatives": 6}}
+    config["held_out"] = 0.5
+    clean = server_of(method_of(privacy={"clip": 0.1}, **config), ring(40))
+    private = server_of(method_of(privacy={"clip": 0.1, "noise": 1e-9}, **config), ring(40))
+    users = clean.step().users
+    private.step()
+    assert users == pytest.approx(20, abs=6)
+    for name, first in clean.method.start().items():
+        change = (clean.now.state[name] - first) * users / 20
+        np.testing.assert_allclose(private.now.state[name] - first, change, atol=1e-6)
+
+
 def test_users_that_the_server_has_no_data_of_are_said_in_the_recipe():
     """The server's own data has 20 users, devices have 40 and 80 are expected: it divides by 80."""
     config = {"clients": 1.0, "rounds": 1, "local": {"epochs": 1, "negatives": 6}}

@@ -14,6 +14,7 @@ from foretaste.errors import InputError
 from foretaste.federated.core.base import LocalUsers, Sums, World
 from foretaste.federated.core.boundary import Arrays
 from foretaste.federated.core.chosen_items import drawn_examples
+from foretaste.federated.core.curiosity import infer_histories
 from foretaste.federated.core.messages import PROTOCOL, Order, encode
 from foretaste.federated.core.node import going_up
 from foretaste.federated.rqfedrec import RQFedRec, RQFedRecConfig, residual_codes
@@ -303,15 +304,30 @@ def test_bytes_both_ways_are_a_third_of_float32():
     assert RQFedRecConfig().upload == RQFedRecConfig().precision == "int8"
 
 
-def test_a_curious_server_reads_semantic_codes():
-    method, histories = method_of(), ring(1)
-    users = LocalUsers(keys_of(1), keys_of(1), histories, method.first_personal(keys_of(1)))
-    update = summed(method, method.train(method.to_send(method.start(), 1), users, 1, each=True))
-    evidence = method.item_evidence(update)
-    assert evidence is not None
-    # Items of one kind share a code: it cannot tell them apart.
-    assert all(len(set(evidence[kind::3].tolist())) == 1 for kind in range(3))
-    assert method_of(semantic_levels=0).item_evidence(update) is None
+def test_a_curious_server_reads_codes_and_sketch():
+    """It reads one user as it reads a round: with a sketch it tells items that share all codes."""
+    found = {}
+    for name, config in {
+        "all": {"sketch": 64},
+        "codes": {"sketch": 0},
+        "semantic": {"collaborative_levels": 0},
+        "collaborative": {"semantic_levels": 0, "sketch": 64},
+    }.items():
+        method = method_of(**config, local={"negatives": 1})
+        histories, keys = ring(20), keys_of(20)
+        sent = method.to_send(method.start(), 1)
+        seen = infer_histories(method, sent, keys, histories)
+        assert np.isfinite(seen.auc).all()
+        found[name] = seen.mean
+    assert found["all"] > found["codes"] + 0.05 > found["semantic"] + 0.1
+    assert found["collaborative"] > 0.7
+    # Items of one kind share a semantic code: it alone cannot tell them apart.
+    method = method_of(collaborative_levels=0)
+    users = LocalUsers(keys_of(1), keys_of(1), ring(1), method.first_personal(keys_of(1)))
+    sent = method.to_send(method.start(), 1)
+    update = summed(method, method.train(sent, users, 1, each=True))
+    evidence = method.item_evidence(update, sent, 1)
+    assert all(np.ptp(evidence[kind::3]) < 1e-6 for kind in range(3))
 
 
 def test_noise_and_clipping_work(tmp_path):

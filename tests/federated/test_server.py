@@ -207,6 +207,53 @@ def test_a_node_that_comes_back_takes_part():
     assert users == [10, 5, 10]
 
 
+class OneFails(LocalFleet):
+    """The first node has another protocol for ever."""
+
+    def ask(self, orders, wait):
+        """As of ``Fleet``."""
+        for one in super().ask(orders, wait):
+            wrong = one.node == self.nodes()[0]
+            yield one._replace(reply=None, problem="another protocol") if wrong else one
+
+
+def test_a_node_that_always_fails_does_not_stop_the_others():
+    """Six nodes of one user, a tenth of whom take part: most rounds are of nobody, by chance."""
+    for seed in range(10):
+        method = method_of(clients=0.1, rounds=20, local=LOCAL)
+        method.world = method.world._replace(seed=seed)
+        server = Server(method, OneFails(nodes_of(method, ring(6), 6)), clients=6)
+        done = server.run()
+        assert done.next_round == 21
+        assert sum(one.users for one in done.curve) > 0
+
+
+def test_nobody_but_failing_nodes_for_long_is_no_chance(monkeypatch):
+    monkeypatch.setattr(server_module, "MOST_SKIPPED", 3)
+    method = method_of(clients=1e-9, rounds=20, local=LOCAL)
+    server = Server(method, OneFails(nodes_of(method, ring(6), 6)), clients=6)
+    with pytest.raises(InputError, match=r"round 3: 0 clients of 5 nodes.*another protocol"):
+        server.run()
+    certain = method_of(clients=1.0, rounds=20, min_clients=6, local=LOCAL)
+    server = Server(certain, OneFails(nodes_of(certain, ring(6), 6)), clients=6)
+    with pytest.raises(InputError, match="round 1: 5 clients of 5 nodes"):
+        server.run()
+
+
+def test_silent_nodes_are_waited_for_once_a_round():
+    asked = []
+
+    class Silent(OneFails):
+        def ask(self, orders, wait):
+            asked.extend(orders)
+            for one in super().ask(orders, wait):
+                yield one._replace(silent=one.reply is None)
+
+    method = method_of(clients=1e-9, rounds=1, local=LOCAL)
+    Server(method, Silent(nodes_of(method, ring(3), 3)), clients=3).run()
+    assert len(asked) == len(set(asked)) == 3
+
+
 def test_bytes_are_those_of_the_messages_of_one_user():
     histories = ring(12)
     many, one = (

@@ -94,7 +94,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         say(title)
     table: Table = Table(header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        # What is too long goes on below: two names cut alike would be one.
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     _escape_what_has_no_sign()

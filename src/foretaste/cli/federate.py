@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +11,20 @@ from foretaste.cli import options
 
 
 def federate(
-    recipe: options.RecipeFile = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RECIPE.toml|RUN]",
+            help="A recipe, or the folder of a federated run to repeat; flags overrule it.",
+        ),
+    ] = None,
     method: Annotated[
-        str | None, typer.Option("--method", help="fedavg, or another federated method's name.")
+        str | None,
+        typer.Option(
+            "--method",
+            help="fedavg (by default) or lumos for sequence networks; fedmf, pfedrec, fedrap or "
+            "rqfedrec for item vectors.",
+        ),
     ] = None,
     engine: Annotated[
         str | None,

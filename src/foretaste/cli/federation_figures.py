@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from foretaste.cli.display import print_json, print_table, say
+from foretaste.cli.display import print_json, say
 
 if TYPE_CHECKING:
     from foretaste.data.dataset import Dataset
@@ -76,18 +76,18 @@ def print_prepared(folder: RunFolder, quiet: bool, as_json: bool) -> None:
 
 
 def _print_list(title: str, declared: Sequence[Declared]) -> None:
-    rows = [
-        [
-            one.name,
-            f"{one.dtype} {list(one.shape)}",
-            f"{one.bytes:,}{' a row' * one.ragged}",
-            one.meaning,
-        ]
-        for one in declared
-    ]
-    head = ["array", "type and shape", "bytes", "what it is"]
+    """What arrays are and why they travel, each with its type, shape and bytes below."""
     whole, a_row = (sum(one.bytes for one in declared if one.ragged == of) for of in (False, True))
     size = f"{whole:,} bytes of values" + (f", and {a_row:,} a row" if a_row else "")
-    print_table(f"{title}: {size}", head, rows)
-    reasons = dict.fromkeys(one.reason for one in declared)
-    say(f"Why: {'; '.join(reasons)}.\n")
+    say(f"{title}: {size}")
+    alike: dict[tuple[str, str], list[Declared]] = {}
+    for one in declared:
+        alike.setdefault((one.meaning, one.reason), []).append(one)
+    kinds = {one.name: f"{one.dtype} {list(one.shape)}" for one in declared}
+    name, kind = (max(map(len, texts), default=0) for texts in (kinds, kinds.values()))
+    for (meaning, reason), arrays in alike.items():
+        say(f"\n  {meaning}\n  why: {reason}")
+        for one in arrays:
+            sized = f"{one.bytes:,} bytes{' a row' * one.ragged}"
+            say(f"    {one.name:{name}}  {kinds[one.name]:{kind}}  {sized}")
+    say("")

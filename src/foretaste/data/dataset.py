@@ -12,7 +12,7 @@ import polars as pl
 from foretaste.data.catalog import Catalog
 from foretaste.data.interactions import Interactions
 from foretaste.data.sequences import Sequences, offsets_of
-from foretaste.errors import InputError
+from foretaste.errors import EmptyLogError
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Dataset:
         """
         frame = interactions.frame
         if frame.height < 2:
-            raise InputError(
+            raise EmptyLogError(
                 f"{interactions.source}: too short to learn from (interactions: {frame.height}). "
                 "Give a log with at least two."
             )

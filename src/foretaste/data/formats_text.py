@@ -13,7 +13,7 @@ import polars as pl
 from foretaste.data.columns import is_known_name, looks_like_data
 from foretaste.data.sources import Table, listed, plainly, shown
 from foretaste.data.text_files import TextFile
-from foretaste.errors import InputError
+from foretaste.errors import EmptyLogError, InputError
 
 DELIMITERS = (",", "\t", ";", "|")
 MOVIELENS_NAMES = ("user_id", "item_id", "rating", "timestamp")
@@ -94,7 +94,7 @@ def _delimited(text: TextFile, delimiter: str, named: tuple[str, ...], quote: st
         notes += (f'no header: the first row is data ("{shown(_filled(whole)[0])}")',)
     skipped = _lines_before_data(whole if headed else text, headed)
     if skipped is None:
-        raise InputError(f"{text.place}: a header and no rows. Is it the right file?")
+        raise EmptyLogError(f"{text.place}: a header and no rows. Is it the right file?")
     overflow = _overflow(names)
     rows = _scan_delimited(text.source, delimiter, [*names, overflow], skipped, quote)
     return _table(text, rows, headed, notes, overflow)
@@ -221,7 +221,7 @@ def read_recbole(text: TextFile, named: tuple[str, ...] = ()) -> Table:
     names = _header([field.rpartition(":")[0] or field for field in fields], text.place)
     skipped = _lines_before_data(text, headed=True)
     if skipped is None:
-        raise InputError(f"{text.place}: a header and no rows. Is it the right file?")
+        raise EmptyLogError(f"{text.place}: a header and no rows. Is it the right file?")
     overflow = _overflow(names)
     rows = _scan_delimited(text.source, delimiter, [*names, overflow], skipped, None)
     return _table(text, rows, True, text.notes, overflow)

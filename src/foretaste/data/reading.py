@@ -26,7 +26,7 @@ from foretaste.data.sources import (
     shown,
 )
 from foretaste.data.timestamps import to_milliseconds
-from foretaste.errors import InputError
+from foretaste.errors import EmptyLogError, InputError
 
 # What pandas and databases write where a value is missing.
 _MISSING_WORDS = ("", "nan", "NaN", "NAN", "<NA>", "null", "NULL")
@@ -296,7 +296,7 @@ def _positives(frame: pl.DataFrame, min_rating: float, place: str) -> pl.DataFra
         )
     kept = filtering.positives(frame, min_rating)
     if kept.is_empty():
-        raise InputError(
+        raise EmptyLogError(
             f"{place}: no rating reaches min_rating={min_rating:g}; the highest is "
             f"{frame['rating'].max():g}. Lower --min-rating."
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import polars.selectors as cs  # pl.col reads "*" and "^a$" as patterns
 
-from foretaste.errors import InputError
+from foretaste.errors import EmptyLogError, InputError
 
 SAMPLE_ROWS = 1_000
 """Rows looked at to tell formats, headers and roles apart."""
@@ -139,4 +139,4 @@ def nearest(value: str, known: Iterable[str]) -> str:
 def require_rows(frame: pl.DataFrame, place: str) -> None:
     """Raise when nothing was read."""
     if frame.is_empty():
-        raise InputError(f"{place}: no rows (a header at most). Is it the right file?")
+        raise EmptyLogError(f"{place}: no rows (a header at most). Is it the right file?")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from foretaste.data.sources import SAMPLE_ROWS, plainly
-from foretaste.errors import InputError
+from foretaste.errors import EmptyLogError, InputError
 
 _CHUNK = 4 << 20
 _HEAD_BYTES = 256 << 10
@@ -92,7 +92,7 @@ def open_text(path: Path, place: str) -> TextFile:
                 raise InputError(f"{place}: this is {kind}. Unpack it and give the file inside.")
         survey, encoding = _survey(path)
         if survey.empty:
-            raise InputError(f"{place}: the file is empty. Is it the right file?")
+            raise EmptyLogError(f"{place}: the file is empty. Is it the right file?")
         if survey.binary:
             raise InputError(
                 f"{place}: not a text file (it holds control characters). Give a CSV, TSV, JSONL "

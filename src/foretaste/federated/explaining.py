@@ -47,8 +47,9 @@ def explain(method: FederatedMethod) -> Privacy:
     down = tuple(dict.fromkeys(one for kind in kinds for one in coming_down(method, kind)))
     sentences = [
         *_of_prompts(config),
-        "Histories, item ids and user ids never go to the server. What goes there is the list above "
-        "and nothing else: a message with anything more, or with another type or shape, is refused.",
+        "Histories, item ids and user ids never go to the server. What goes there is the list "
+        "above and nothing else: a message with anything more, or of another type or shape, is "
+        "refused.",
         _of_sums(method),
         _of_noise(method),
         *_of_method(method.config),

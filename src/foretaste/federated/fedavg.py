@@ -211,4 +211,4 @@ class FedAvg(FederatedMethod):
 
 
 def _meaning(name: str) -> str:
-    return "vectors of all items" if name == TABLE else f"weights {name} of the network"
+    return "vectors of all items" if name == TABLE else "weights of the network"

@@ -109,6 +109,10 @@ class FedMF(FederatedMethod):
             Declared(TOUCHED, "float32", (self.rows, 1), count, "to average a row over them"),
         )
 
+    def counts(self) -> tuple[str, ...]:
+        """Who touched the rows."""
+        return () if self.config.average == "all" else (TOUCHED,)
+
     def personal(self) -> tuple[Declared, ...]:
         """What makes a score of an item vector."""
         shape = (self.dim + self.constant,)

@@ -11,7 +11,7 @@ from foretaste.data.dataset import Dataset
 from foretaste.data.reading import read_interactions
 from foretaste.data.sequences import Sequences, offsets_of
 from foretaste.data.split import Queries, Split
-from foretaste.errors import InputError
+from foretaste.errors import EmptyLogError, InputError
 from foretaste.experiments.recipe import DataSection
 from foretaste.federated.core.base import FederatedMethod
 from foretaste.federated.core.node import Node, NodeUsers
@@ -53,20 +53,22 @@ def read_users(log: str | Path, catalog: Catalog, section: DataSection) -> NodeU
 
     It is read as the recipe's own data (columns, format, ``min_rating``, ``duplicates``), but for
     ``k_core`` and titles, which are of the whole log. Events with items outside the catalog are
-    left out and counted; a user may be left with one event or none, and then never trains.
+    left out and counted; a user may be left with one event or none, and then never trains. So it
+    is with a log of one event or none.
 
     Raises:
         InputError: when the log cannot be read so.
     """
     options = section.model_dump(exclude={"source", "items", "k_core"})
     try:
-        interactions = read_interactions(log, **options)
+        data = Dataset.from_interactions(read_interactions(log, **options))
+    except EmptyLogError:
+        return NodeUsers(user_keys([]), Sequences.from_lists([]))
     except InputError as error:
         raise InputError(
             f"{error} A device's log is read as [data] of the plan's recipe.toml says: write it "
             "with the columns and in the format named there."
         ) from error
-    data = Dataset.from_interactions(interactions)
     numbers = catalog.numbers(data.catalog.item_ids).astype(np.int32)
     inside = data.sequences.renumbered(numbers)
     known = inside.where(inside.items >= 0)

@@ -89,10 +89,14 @@ class Plan:
     def read(cls, path: Path | None, settings: Sequence[str] = (), **flags: Any) -> Self:
         """A plan from a recipe file (or defaults), overruled by flags, then by settings.
 
+        ``path`` may be the folder of a federated run: then it is that run's plan.
         ``flags`` are fields with ``__`` for the dot; None means not given.
         """
         given = {name.replace("__", "."): one for name, one in flags.items() if one is not None}
-        values = read_toml(path) if path else {}
+        if path is not None and path.is_dir():
+            values = _tables_of(path)
+        else:
+            values = read_toml(path) if path else {}
         place = "options" if path is None else f"{path} with options"
         return cls.build(values, given | parse_settings(settings), place=place)
 
@@ -103,14 +107,7 @@ class Plan:
         Raises:
             InputError: when there is none.
         """
-        if not (folder / FILE).is_file():
-            raise InputError(
-                f"{folder}: no federation here ({FILE} is missing). Begin one with: foretaste "
-                f"federate --run {folder}"
-            )
-        values = read_toml(folder / "recipe.toml")
-        values.pop("train", None)  # of the model's configuration; a federation has its own
-        return cls.build(values | {"federated": read_toml(folder / FILE)}, place=str(folder / FILE))
+        return cls.build(_tables_of(folder), place=str(folder / FILE))
 
     def write(self, folder: Path, catalog: Catalog) -> None:
         """Write ``federation.toml`` and the catalog; the recipe is the run folder's to write."""
@@ -131,6 +128,22 @@ class Plan:
         model, seed = self.recipe.recommender(), self.recipe.run.seed
         world = World(catalog, model, seed, folder, progress or Silent())
         return find_method(self.name)(self.config, world)
+
+
+def _tables_of(folder: Path) -> dict[str, Any]:
+    """The recipe of a federated run with ``[federated]``.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if not (folder / FILE).is_file():
+        raise InputError(
+            f"{folder}: no federation here ({FILE} is missing). Begin one with: foretaste "
+            f"federate --run {folder}"
+        )
+    values = read_toml(folder / "recipe.toml")
+    values.pop("train", None)  # of the model's configuration; a federation has its own
+    return values | {"federated": read_toml(folder / FILE)}
 
 
 def _without_none(values: Any) -> Any:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from foretaste.reporting.runs import ReportedRun
 from foretaste.reporting.tables import Cell, Fact, Row, Table
 from foretaste.reporting.wording import NOTHING, duration, size, whole
+
+FEDERATION = "federation.toml"
+"""Beside the recipe of a federated run, what its federation was."""
 
 
 class Repeat(NamedTuple):
@@ -77,12 +81,27 @@ def repeats(runs: Sequence[ReportedRun]) -> tuple[Repeat, ...]:
             run.title,
             run.series,
             str(run.record.get("command") or ""),
-            f"foretaste train {shlex.quote(str(run.folder.path / 'recipe.toml'))} "
-            f"--run {shlex.quote(str(run.folder.path) + '-again')}",
-            (run.folder.path / "recipe.toml").read_text(encoding="utf-8", errors="replace"),
+            _again(run.folder.path),
+            "\n".join(
+                path.read_text(encoding="utf-8", errors="replace")
+                for path in _recipes(run.folder.path)
+            ),
         )
         for run in runs
     )
+
+
+def _recipes(folder: Path) -> list[Path]:
+    """The files that say what a run is."""
+    return [path for name in ("recipe.toml", FEDERATION) if (path := folder / name).exists()]
+
+
+def _again(folder: Path) -> str:
+    """The command that makes a run again beside it."""
+    beside = shlex.quote(f"{folder}-again")
+    if (folder / FEDERATION).exists():
+        return f"foretaste federate {shlex.quote(str(folder))} --run {beside}"
+    return f"foretaste train {shlex.quote(str(folder / 'recipe.toml'))} --run {beside}"
 
 
 def report_command(runs: Sequence[ReportedRun]) -> str:

@@ -25,9 +25,11 @@ def aggregate(sums: Sequence[Sums], config: RobustConfig) -> Sums:
     if not counted:
         return Sums({}, 0.0, users)
     if config.rule == "mean":
-        names = counted[0].arrays
+        total = {name: array.copy() for name, array in counted[0].arrays.items()}
         with np.errstate(over="ignore"):  # the server looks whether the model stays finite
-            total = {name: np.sum([one.arrays[name] for one in counted], 0) for name in names}
+            for one in counted[1:]:
+                for name, array in total.items():
+                    array += one.arrays[name]
         return Sums(total, weight, users)
     means = [one.mean() for one in counted]
     if config.rule == "krum":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,14 +37,24 @@ def spoilt_histories(histories: Sequences, bad: np.ndarray, config: AttackConfig
     return Sequences(items, offsets_of(histories.lengths * (1 + bad)), clock)
 
 
-def spoilt(updates: Updates, draws: np.ndarray, config: AttackConfig) -> Updates:
+def spoilt(
+    updates: Updates, draws: np.ndarray, config: AttackConfig, counts: Sequence[str] = ()
+) -> Updates:
     """Updates as hostile users send them; all of ``updates`` are of hostile users.
 
     Args:
         updates: what they would send if they were honest.
         draws: uint64 ``[C]``, a hash of seed, round and user.
         config: which attack.
+        counts: parts that stay honest, since what cannot be is left out by the server.
     """
+    kept = {name: updates.parts[name] for name in counts}
+    changes = {name: part for name, part in updates.parts.items() if name not in kept}
+    wrong = _spoilt(replace(updates, parts=changes), draws, config)
+    return replace(wrong, parts={name: (kept | dict(wrong.parts))[name] for name in updates.parts})
+
+
+def _spoilt(updates: Updates, draws: np.ndarray, config: AttackConfig) -> Updates:
     if config.kind != "noise":
         sign = -1.0 if config.kind == "flip" else 1.0
         return updates.scaled(torch.full((len(updates),), sign * config.scale))

@@ -158,6 +158,10 @@ class FederatedMethod(ABC):
         Counts (users, votes, loss) are added by the node.
         """
 
+    def counts(self) -> tuple[str, ...]:
+        """Which arrays of ``up`` count votes: none of their values can be above those of all."""
+        return ()
+
     def personal(self) -> tuple[Declared, ...]:
         """Arrays that stay with a user, kept between rounds on its device.
 

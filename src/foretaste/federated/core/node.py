@@ -203,7 +203,9 @@ class Node:
         parts = [updates]
         if bad.any():
             index = torch.from_numpy(bad)
-            wrong = spoilt(updates.pick(index), users.draws[bad], config.attack)
+            wrong = spoilt(
+                updates.pick(index), users.draws[bad], config.attack, self.method.counts()
+            )
             parts = [updates.pick(~index), wrong]
         for part in parts:
             (clipped(part, config.privacy) if config.privacy.clip else part).add_to(sums)

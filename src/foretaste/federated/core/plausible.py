@@ -19,6 +19,9 @@ SLACK = {"float32": 1.01, "int8": 2.0}
 ROUNDING = 1e-9
 """By how much, in itself, a mean may pass 1."""
 
+MASKED = 1e-3
+"""By how much a sum of masked numbers, which travel in fixed point, may be off."""
+
 
 def check_counts(method: FederatedMethod, reply: Reply, most: int, place: str) -> None:
     """Refuse a reply to an order to train or to evaluate that no honest node can send.
@@ -83,6 +86,14 @@ def _check_votes(method: FederatedMethod, reply: Reply, users: int, place: str) 
     votes, even = float(reply.arrays[WEIGHT]), method.config.weighting == "uniform"
     if votes != users if even else votes < users:
         raise InputError(f"{place}: {votes:g} votes of {users} users cannot be. It was left out.")
+    for name in method.counts():
+        array = reply.arrays[name]
+        least, largest = float(array.min()), float(array.max())
+        if least < -MASKED or largest > votes * (1 + ROUNDING) + MASKED:
+            raise InputError(
+                f"{place}: {name} from {least:g} to {largest:g}, where there are {votes:g} votes, "
+                "cannot be. It was left out."
+            )
     for name, array in reply.arrays.items():
         if name.startswith(NEW) and not 0 <= int(array) <= users:
             raise InputError(

@@ -239,7 +239,8 @@ class Server:
         arrays = sums.arrays
         if privacy.where == "server":
             arrays = noisy(arrays, privacy, 1.0, (self.secret, number))
-        return Sums(arrays, max(1.0, self.config.clients * self.clients), sums.users)
+        expected = self.config.clients * self.clients * (1 - self.config.held_out)
+        return Sums(arrays, max(1.0, expected), sums.users)
 
     def _evaluate(self, number: int) -> tuple[dict[str, float], dict[str, float], list[Delivery]]:
         """Figures at the server, at the clients, and what came from those."""

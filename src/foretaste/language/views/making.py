@@ -143,7 +143,8 @@ class ViewBook:
             if key not in known:
                 first.setdefault(key, row)
         missing = list(first)
-        told = progress if missing and progress else Silent()
+        # One batch is a bar that is full at once: nodes of few users would show one every round.
+        told = progress if progress and len(missing) > self.maker.batch else Silent()
         with told.task("views", len(missing)) as task:
             for begin in range(0, len(missing), self.maker.batch):
                 some = missing[begin : begin + self.maker.batch]
@@ -160,7 +161,7 @@ class ViewBook:
                 counts = {"asked": made.asked, "unmatched": made.unmatched}
                 counts |= {"made": len(some), "refused": len(made.refused)}
                 logger.info(_MADE, counts)
-                note = f"{made.asked - made.unmatched} of {made.asked} titles"
+                note = f"{made.asked - made.unmatched} of {made.asked} titles" if made.asked else ""
                 refused = f", {len(made.refused)} refused" if made.refused else ""
                 task.advance(len(some), note + refused)
         each = [known[key] for key in dict.fromkeys(keys)]
