@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -307,12 +308,13 @@ def test_bytes_both_ways_are_a_third_of_float32():
 def test_a_curious_server_reads_codes_and_sketch():
     """It reads one user as it reads a round: with a sketch it tells items that share all codes."""
     found = {}
-    for name, config in {
+    kinds: dict[str, dict[str, Any]] = {
         "all": {"sketch": 64},
         "codes": {"sketch": 0},
         "semantic": {"collaborative_levels": 0},
         "collaborative": {"semantic_levels": 0, "sketch": 64},
-    }.items():
+    }
+    for name, config in kinds.items():
         method = method_of(**config, local={"negatives": 1})
         histories, keys = ring(20), keys_of(20)
         sent = method.to_send(method.start(), 1)
