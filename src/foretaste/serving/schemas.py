@@ -189,7 +189,11 @@ class Answered(Strict):
 
 
 class Forgotten(Strict):
-    """Nothing of the user is left."""
+    """No call finds anything of the user any more.
+
+    Bytes may last on the disk: in free pages of LMDB until the service stops or starts, in Redis's
+    append-only file until that is rewritten.
+    """
 
     forgotten: bool = Field(description="Whether there was anything.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -335,3 +336,21 @@ def test_short_strings_take_no_more_room_than_they_have_bytes(shared_place):
         [(_, kept)] = store.read(["ann"], "model", 30, 0)
         assert kept is not None
         np.testing.assert_array_equal(kept.records, made[-30:])
+
+
+def test_who_was_forgotten_is_in_the_servers_file_until_that_is_rewritten(
+    own_redis, tmp_path, eventually
+):
+    def holds() -> bool:
+        found = b""
+        for file in tmp_path.rglob("*.aof"):
+            with suppress(FileNotFoundError):  # replaced at this moment
+                found += file.read_bytes()
+        return b"ann-the-secret" in found
+
+    with open_store(own_redis.url, timeout=20) as store, own_redis.client() as client:
+        store.append([Event("ann-the-secret", "tea", 1)])
+        store.forget("ann-the-secret")
+        assert holds()
+        client.bgrewriteaof()
+        eventually(lambda: not holds())

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from foretaste.errors import InputError, MissingExtraError
 from foretaste.serving.stores.base import StoreDown, StoreError
+from foretaste.serving.stores.lmdb_rewriting import Mark, Presence, rewrite
 
 Answer = TypeVar("Answer")
 
@@ -74,11 +75,15 @@ class _Waiting(Generic[Answer]):
 class Environment:
     """One LMDB folder, open in this process. Several processes may have it open at once.
 
+    The first to open it and the last to close it write its file anew if it bears a mark, so that
+    nothing is left on the disk of what was removed.
+
     Args:
         folder: where it lies; made if it is not there.
         databases: the names of its databases, which are made.
         map_size: bytes of address space to begin with; it doubles when the data outgrow it.
         sync: wait for the disk at every commit.
+        mark: stands in one of the databases when something was removed for good.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -87,7 +92,12 @@ class Environment:
     """
 
     def __init__(
-        self, folder: str | Path, databases: tuple[str, ...], map_size: int, sync: bool
+        self,
+        folder: str | Path,
+        databases: tuple[str, ...],
+        map_size: int,
+        sync: bool,
+        mark: Mark | None = None,
     ) -> None:
         """Open it, and clear what killed processes left in the table of readers."""
         try:
@@ -99,11 +109,21 @@ class Environment:
         self._gate, self._turn, self._queueing = Gate(), threading.Lock(), threading.Lock()
         self._queue: list[_Waiting[Any]] = []
         self._environment: Any = None
-        path = Path(folder).expanduser()
-        _make(path, self.name)
+        self._path, self._mark = Path(folder).expanduser(), mark
+        _make(self._path, self.name)
+        self._presence = Presence(self._path)
+        self._rewrite_if_alone()
+        self._presence.share()  # before it is opened: who is alone may put another file there
+        try:
+            self._open_here(databases, map_size, sync)
+        except BaseException:
+            self._presence.end()
+            raise
+
+    def _open_here(self, databases: tuple[str, ...], map_size: int, sync: bool) -> None:
         with self._told(StoreDown):
-            self._environment = lmdb.open(
-                os.fspath(path),
+            self._environment = self._lmdb.open(
+                os.fspath(self._path),
                 map_size=map_size,
                 max_dbs=len(databases),
                 max_readers=1024,
@@ -121,6 +141,8 @@ class Environment:
             if self._environment is not None:
                 self._environment.close()
                 self._environment = None
+                self._rewrite_if_alone()
+                self._presence.end()
 
     def read(self, ask: Callable[[Any], Answer]) -> Answer:
         """What ``ask`` makes of a transaction on one snapshot; its buffers end with the call."""
@@ -151,6 +173,10 @@ class Environment:
         if mine.error is not None:
             raise type(mine.error)(str(mine.error)) from mine.error
         return mine.answer  # type: ignore[return-value]
+
+    def _rewrite_if_alone(self) -> None:
+        if self._mark is not None and self._presence.alone():
+            rewrite(self._lmdb, self._path, self._mark)
 
     def _settle(self, group: list[_Waiting[Any]]) -> None:
         """Commit a group; if that fails, everybody in it hears so."""

@@ -9,7 +9,8 @@ Four databases in one environment:
 Hashes are blake2b: 16 bytes for users and items, whose ids may be longer than a key of LMDB, and 8
 for models. Times to live are counted in whole seconds.
 
-A file does not shrink: what is freed is used again, and is not overwritten before.
+What is freed is used again, and is not overwritten before. When a user was forgotten or a log has
+expired, the first to open the folder, and the last to close it, write the file anew without them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from foretaste.serving.stores.base import (
     records_of,
 )
 from foretaste.serving.stores.lmdb_environment import Environment
+from foretaste.serving.stores.lmdb_rewriting import Mark
 
 MAP_SIZE = 1 << 28  # bytes to begin with; it doubles when it is full
 _USER = 16  # bytes of a key
@@ -49,6 +51,7 @@ _LOG = struct.Struct("<IIIH")  # birth, second of the last event, events in all,
 _STATE = struct.Struct("<IIII")  # birth of its log, second of the last change, consumed, width
 _NUMBER = struct.Struct(">I")  # big-endian, so that names lie in the order of their numbers
 _STRANGERS = b"strangers"  # shorter than a hash: how many came into the dictionary as such
+_REMOVED = b"removed"  # there when a log was removed since the file was written anew
 _SWEPT = 1_000  # entries looked at in one transaction of a sweep: others want to write too
 
 
@@ -98,7 +101,7 @@ class LmdbStore(UserStore):
         """Open the folder, making it if need be."""
         super().__init__(ttl, log_ttl)
         names = ("log", "state", "names", "numbers")
-        self._environment = Environment(folder, names, map_size, sync)
+        self._environment = Environment(folder, names, map_size, sync, Mark(b"numbers", _REMOVED))
         self._log, self._state, self._names, self._numbers = self._environment.databases
         self.name, self._clock = self._environment.name, clock
         self._texts: list[str] = []
@@ -240,7 +243,8 @@ class LmdbStore(UserStore):
 
         def change(transaction: Any) -> bool:
             dropped = chunks.drop(transaction, self._log, key)
-            return dropped + chunks.drop(transaction, self._state, key) > 0
+            dropped += chunks.drop(transaction, self._state, key)
+            return dropped > 0 and transaction.put(_REMOVED, b"", db=self._numbers)
 
         return self._environment.write(change)
 
@@ -276,6 +280,7 @@ class LmdbStore(UserStore):
                 written = _LOG.unpack_from(transaction.get(key, db=self._log))[1]
                 if self._expired(written, self.log_ttl):
                     chunks.drop(transaction, self._log, key)
+                    transaction.put(_REMOVED, b"", db=self._numbers)
         return following
 
     def _sweep_states(
