@@ -31,6 +31,18 @@ def test_a_loaded_run_knows_what_it_is(run_folder):
     assert run.stamp == stamp_of(run_folder("sasrec"))
 
 
+def test_a_loaded_run_makes_nobody_wait_for_titles_or_item_vectors(run_folder, monkeypatch):
+    run = load_run("me", run_folder("sasrec"))
+
+    def make_late(*_) -> None:
+        pytest.fail("made when it was asked for")
+
+    monkeypatch.setattr("foretaste.serving.models.TitleSearch", make_late)
+    monkeypatch.setattr(type(run.recommender), "item_vectors", make_late)
+    assert run.titles.find("number 7", 1)[0].item == 7
+    assert len(run.item_vectors) == len(run.catalog)
+
+
 def test_what_cannot_be_served_is_said(tmp_path, run_folder):
     with pytest.raises(InputError, match="not a run folder"):
         load_run("x", tmp_path)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from foretaste.data.catalog import Catalog
+from foretaste.data.folding import folded, folded_series, plain
 from foretaste.data.sequences import offsets_of
 
 YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
@@ -39,19 +40,17 @@ class TitleIndex:
         """Index the titles of ``catalog``; of equal matches the more popular item wins."""
         self.catalog = catalog
         self.popularity = np.zeros(len(catalog)) if popularity is None else popularity
-        words = [_words(title) or [""] for title in catalog.titles]
-        self._offsets = offsets_of(np.array([len(title) for title in words], np.int64))
-        flat = [word for title in words for word in title]
-        self._known = sorted(set(flat))
-        numbers = {word: number for number, word in enumerate(self._known)}
-        self._flat = np.array([numbers[word] for word in flat], np.int64)
+        words = _split(catalog.titles)
+        self._offsets = offsets_of(np.bincount(words["item"], minlength=len(catalog)))
+        known = words["word"].unique().sort()
+        self._known = known.to_list()
+        self._flat = words["word"].cast(pl.Enum(known)).to_physical().to_numpy().astype(np.int64)
         # How much a word tells: 0.7 when every title holds it, more the fewer do.
-        self._weights = np.log(1 + len(words) / np.bincount(self._flat))
+        self._weights = np.log(1 + len(catalog) / np.bincount(self._flat))
         self._title_weights = self._weights[self._flat]
-        for number, title in enumerate(catalog.titles):
-            if YEAR.search(title):
-                self._title_weights[self._offsets[number + 1] - 1] = 0
-        self._joined = ["".join(_words(YEAR.sub("", title))) for title in catalog.titles]
+        dated = pl.Series(catalog.titles, dtype=pl.String).str.contains(YEAR.pattern).to_numpy()
+        self._title_weights[self._offsets[1:][dated] - 1] = 0
+        self._joined = _joined(words, dated, catalog.titles)
 
     def find(self, typed: str, *, limit: int = 5, minimum: float = 75.0) -> list[TitleMatch]:
         """The items whose titles are most like ``typed``, best first; none below ``minimum``."""
@@ -116,6 +115,31 @@ def _whole(title: str) -> str:
 
 def _words(title: str) -> list[str]:
     """Lower case, no accents, no punctuation, roman numbers as digits: "Amélie II" -> amelie, 2."""
-    folded = unicodedata.normalize("NFKD", title.casefold())
-    plain = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    return [ROMAN.get(word, word) for word in re.findall(r"\w+", plain) or plain.split()]
+    return [ROMAN.get(word, word) for word in folded(title).split() or plain(title).split()]
+
+
+def _split(titles: list[str]) -> pl.DataFrame:
+    """``item`` and ``word``: the ``_words`` of every title in order, an empty one where none is.
+
+    By whole columns: a catalog of half a million titles takes seconds, not half a minute.
+    """
+    split = pl.DataFrame({"item": np.arange(len(titles)), "word": folded_series(titles)})
+    words = split.with_columns(pl.col("word").str.split(" ")).explode("word")
+    words = words.filter(pl.col("word") != "").with_columns(pl.col("word").replace(ROMAN))
+    without = np.flatnonzero(np.bincount(words["item"], minlength=len(titles)) == 0)
+    if not len(without):
+        return words
+    bare = [(item, word) for item in without for word in _words(titles[item]) or [""]]
+    more = pl.DataFrame(bare, words.schema, orient="row")
+    return pl.concat([words, more]).sort("item", maintain_order=True)
+
+
+def _joined(words: pl.DataFrame, dated: np.ndarray, titles: list[str]) -> list[str]:
+    """The words of every title as one, but for the year at its end."""
+    grouped = words.group_by("item", maintain_order=True).agg("word", pl.len().alias("named"))
+    named = grouped["named"].to_numpy() - dated
+    heads = grouped.with_columns(named=named).select(pl.col("word").list.head(pl.col("named")))
+    joined = heads["word"].list.join("").to_list()
+    for item in np.flatnonzero(dated & (named == 0)):  # "!!! (2010)": see ``_words``
+        joined[item] = "".join(_words(YEAR.sub("", titles[item])))
+    return joined

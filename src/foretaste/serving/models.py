@@ -76,8 +76,14 @@ class ServedRun:
 
     @cached_property
     def titles(self) -> TitleSearch:
-        """Items by title. Made when it is first asked for: on a large catalog it takes a while."""
+        """Items by title."""
         return TitleSearch(self.catalog, self.recommender.popularity)
+
+    def make_ready(self) -> None:
+        """Make now what would keep the first request waiting: seconds, on a large catalog."""
+        _ = self.titles
+        if isinstance(self.incremental, IncrementalRecommender):
+            _ = self.item_vectors
 
 
 def load_run(name: str, path: Path, wish: IndexWish | None = None) -> ServedRun:
@@ -106,7 +112,9 @@ def load_run(name: str, path: Path, wish: IndexWish | None = None) -> ServedRun:
     index = None
     if wish is not None and isinstance(model, IncrementalRecommender):
         index = build_index(model, wish)
-    return ServedRun(name, path, model, fingerprint, stamp, index)
+    run = ServedRun(name, path, model, fingerprint, stamp, index)
+    run.make_ready()
+    return run
 
 
 def _warm(model: Recommender) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-
 import numpy as np
-import polars as pl
 
 from foretaste.data.catalog import Catalog
+from foretaste.data.folding import folded, folded_series
 from foretaste.data.titles import TitleIndex, TitleMatch
 
 BEGUN = 90.0
@@ -25,12 +22,12 @@ class TitleSearch:
         """Index the titles of ``catalog``; of equal matches the more popular item wins."""
         self._index = TitleIndex(catalog, popularity)
         self._titles, self._popularity = catalog.titles, popularity
-        self._words = pl.Series([f" {' '.join(_words(title))}" for title in catalog.titles])
+        self._words = " " + folded_series(catalog.titles)  # every word after a blank
 
     def find(self, typed: str, limit: int) -> list[TitleMatch]:
         """At most ``limit`` items, the most alike first."""
         found = {match.item: match for match in self._index.find(typed, limit=limit)}
-        for item in self._begun(_words(typed), limit):
+        for item in self._begun(folded(typed).split(), limit):
             if item not in found or found[item].score < BEGUN:
                 found[item] = TitleMatch(typed, item, self._titles[item], BEGUN)
         matches = found.values()
@@ -46,9 +43,3 @@ class TitleSearch:
             fits &= self._words.str.contains(f" {word}", literal=True).to_numpy()
         items = np.flatnonzero(fits)
         return items[np.argsort(-self._popularity[items], kind="stable")][:limit].tolist()
-
-
-def _words(text: str) -> list[str]:
-    """Lower case, without accents and punctuation."""
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    return re.findall(r"\w+", "".join(one for one in folded if not unicodedata.combining(one)))
