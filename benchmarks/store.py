@@ -257,7 +257,7 @@ def redis_rows(caches: list[str], users: int, budget: int) -> list[dict[str, Any
                 for kept in caches:
                     rows.append(apart(url, kept, users, budget))
                     with open_store(url, timeout=60) as store:
-                        store.sweep([])
+                        store.sweep(gone=["m"])
                 return rows
             finally:
                 server.kill()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from foretaste.errors import InputError
+from foretaste.serving.service import Service
 from foretaste.serving.settings import Settings, same_token
 
 
@@ -26,6 +27,9 @@ def test_the_default_store_lies_beside_the_first_run(monkeypatch, tmp_path):
         ({"seconds": 0}, "serve.seconds"),
         ({"batch": "many"}, "serve.batch"),
         ({"store": "memory", "workers": 2}, "users of its own"),
+        ({"log_ttl": 0}, "serve.log_ttl"),
+        ({"store_timeout": 0}, "serve.store_timeout"),
+        ({"store_timeout": 2}, "serve.store_timeout = 2: only of --store redis"),
     ],
 )
 def test_wrong_settings_are_said(values, said):
@@ -33,6 +37,16 @@ def test_wrong_settings_are_said(values, said):
         Settings.build({"runs": ("a",), **values})
     with pytest.raises(InputError, match="serve.runs"):
         Settings.build({"runs": ()})
+
+
+def test_the_store_is_opened_as_the_settings_say(run_folder, tmp_path):
+    chosen: dict[str, object] = {"runs": (run_folder("ease"),), "ttl": 7, "log_ttl": 11}
+    for address, more in ((f"lmdb:{tmp_path}", {}), ("redis://127.0.0.1:1", {"store_timeout": 3})):
+        service = Service.open(Settings.build({**chosen, "store": address, **more}))
+        store = service.store.store
+        assert (store.ttl, store.log_ttl) == (7, 11)
+        assert not more or getattr(store, "_timeout", None) == 3
+        service.store.close()
 
 
 def test_they_cross_to_workers(monkeypatch):

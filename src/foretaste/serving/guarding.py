@@ -92,13 +92,12 @@ class GuardedStore:
 
     def sweep(
         self,
-        fingerprints: Collection[str] | None = None,
         *,
         gone: Collection[str] = (),
         stopped: Callable[[], bool] = lambda: False,
     ) -> int:
         """As of ``UserStore``."""
-        return self._call(lambda: self.store.sweep(fingerprints, gone=gone, stopped=stopped))
+        return self._call(lambda: self.store.sweep(gone=gone, stopped=stopped))
 
     def item_ids(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         """As of ``UserStore``."""

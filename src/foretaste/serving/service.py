@@ -93,7 +93,12 @@ class Service:
         ]
         _set_threads(settings, runs)
         try:
-            store = open_store(settings.store_url, ttl=settings.ttl)
+            store = open_store(
+                settings.store_url,
+                ttl=settings.ttl,
+                log_ttl=settings.log_ttl,
+                timeout=settings.store_timeout,
+            )
         except StoreError as error:
             raise InputError(f"--store {settings.store_url}: {error}") from error
         return cls(settings, runs, store)

@@ -38,6 +38,10 @@ class Settings(BaseModel):
         watch: load a run again when its folder has changed.
         watch_seconds: between two looks at the folders.
         ttl: seconds after which the state of a user who does nothing is dropped; the log stays.
+        log_ttl: seconds after the last event for which the log of a user is kept; without it for
+            ever, and only from the log can states be made again.
+        store_timeout: Redis: seconds to wait for it (1 by default). After a wait in vain it is
+            asked again later, and lists come without it.
         states: answer from kept states; without it every answer is computed from the history.
         index: ``exact`` reads every item for every list; ``ivf`` and ``hnsw`` (faiss) may miss
             some, which pays above a million items.
@@ -65,7 +69,9 @@ class Settings(BaseModel):
     token_file: Path | None = None
     watch: bool = True
     watch_seconds: float = Field(default=1.0, gt=0)
-    ttl: float | None = Field(default=30 * 86_400.0, gt=0)
+    ttl: float | None = Field(default=30 * 86_400.0, gt=0, lt=1e10)
+    log_ttl: float | None = Field(default=None, gt=0, lt=1e10)
+    store_timeout: float | None = Field(default=None, gt=0, lt=3_600)
     states: bool = True
     index: Literal["exact", "ivf", "hnsw"] = "exact"
     recall: float = Field(default=0.95, gt=0, le=1)
@@ -106,6 +112,12 @@ class Settings(BaseModel):
             raise InputError(
                 f"--store memory with --workers {settings.workers}: each process would have users "
                 "of its own. Choose --store lmdb:PATH or redis://HOST:PORT/DB."
+            )
+        redis = settings.store.startswith(("redis://", "rediss://"))
+        if settings.store_timeout is not None and not redis:
+            raise InputError(
+                f"serve.store_timeout = {settings.store_timeout:g}: only of --store redis://..., "
+                "others are on this machine. Leave it out."
             )
         return settings
 

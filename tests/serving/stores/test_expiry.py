@@ -74,17 +74,17 @@ def test_redis_lets_states_and_logs_expire(shared_place, eventually):
         assert with_life == []
 
 
-def test_a_sweep_drops_the_states_of_other_models(place, store):
+def test_a_sweep_drops_the_states_of_models_that_are_gone(place, store):
     users = [f"u{n}" for n in range(1_500)]  # more than one step of a sweep
     store.append([Event(user, "a", 0) for user in users])
     store.extend([change(user, 0, 1, records(1)) for user in users])
     store.extend([change(user, 0, 1, records(2), model="old") for user in users[:600]])
     assert store.sweep() == 0
-    assert store.sweep(["model", "new"]) == 600
-    assert store.sweep(["model"]) == 0
+    assert store.sweep(gone=["old", "new"]) == 600
+    assert store.sweep(gone=["old"]) == 0
     assert [s for _, s in store.read(users[:600], "old", 4, 0) if s is not None] == []
     assert len([s for _, s in store.read(users, "model", 4, 0) if s is not None]) == 1_500
-    assert store.sweep([]) == 1_500
+    assert store.sweep(gone=["model"]) == 1_500
     assert store.size("u7").state_bytes == 0
     assert store.read(["u7"], "model", 4, 10)[0][0].total == 1
     assert store.extend([change("u7", 0, 1, records(1))]) == [True]
@@ -96,9 +96,9 @@ def test_a_sweep_that_is_stopped_leaves_the_rest_to_the_next(store):
     store.append([Event(user, "a", 0) for user in users])
     store.extend([change(user, 0, 1, records(1)) for user in users])
     asked: list[int] = []
-    dropped = store.sweep([], stopped=lambda: bool(asked.append(1)) or len(asked) == 2)
+    dropped = store.sweep(gone=["model"], stopped=lambda: bool(asked.append(1)) or len(asked) == 2)
     assert 0 < dropped < 2_500 and len(asked) == 2
-    assert store.sweep([]) == 2_500 - dropped
+    assert store.sweep(gone=["model"]) == 2_500 - dropped
 
 
 @pytest.mark.parametrize("kind", ["memory", "lmdb"])

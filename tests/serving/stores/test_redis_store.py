@@ -33,7 +33,7 @@ def every_call(store):
         lambda: store.extend(state("ann", 1)),
         lambda: store.forget("ann"),
         lambda: store.size("ann"),
-        lambda: store.sweep(["model"]),
+        lambda: store.sweep(gone=["model"]),
         store.known_items,
     ]
 

@@ -36,7 +36,7 @@ class Forget(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    models: list[str] | None
+    gone: list[str]
 
 
 class Reopen(NamedTuple):
@@ -58,7 +58,7 @@ steps = st.lists(
             st.booleans(),
         ),
         st.builds(Forget, users),
-        st.builds(Sweep, st.none() | st.lists(models, max_size=2)),
+        st.builds(Sweep, st.lists(models, max_size=2)),
         st.builds(Reopen),
     ),
     min_size=12,
@@ -85,11 +85,11 @@ class Plain:
             del self.states[key]
         return self.logs.pop(user, None) is not None
 
-    def sweep(self, kept: list[str] | None) -> int:
-        gone = [key for key in self.states if kept is not None and key[1] not in kept]
-        for key in gone:
+    def sweep(self, gone: list[str]) -> int:
+        keys = [key for key in self.states if key[1] in gone]
+        for key in keys:
             del self.states[key]
-        return len(gone)
+        return len(keys)
 
     def extend(self, change: StateChange, same_log: bool) -> bool:
         key = (change.user, change.fingerprint)
@@ -186,7 +186,7 @@ def test_any_steps_leave_what_plain_lists_would_hold(kind, shared_place):
                     name = pair.name(step.user)
                     assert pair.store.forget(name) == pair.plain.forget(name)
                 case Sweep():
-                    assert pair.store.sweep(step.models) == pair.plain.sweep(step.models)
+                    assert pair.store.sweep(gone=step.gone) == pair.plain.sweep(step.gone)
                 case Reopen() if kind != "memory":
                     pair.store.close()
                     current[0] = pair.store = place.open(**options)

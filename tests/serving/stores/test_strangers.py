@@ -59,4 +59,4 @@ def test_the_states_of_one_model_are_swept_and_no_others(store):
     assert store.sweep(gone=["old", "never seen"]) == 1
     held = [store.read(["ann"], model, 4, 0)[0][1] is not None for model in models]
     assert held == [False, True, True]
-    assert store.sweep(["new"], gone=["new"]) == 2
+    assert store.sweep(gone=["new", "of another service"]) == 2

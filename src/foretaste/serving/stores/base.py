@@ -219,7 +219,6 @@ class UserStore(ABC):
 
     def sweep(
         self,
-        fingerprints: Collection[str] | None = None,
         *,
         gone: Collection[str] = (),
         stopped: Callable[[], bool] = lambda: False,
@@ -229,14 +228,12 @@ class UserStore(ABC):
         Other calls go on meanwhile.
 
         Args:
-            fingerprints: if given, the states of all other models go as well.
             gone: fingerprints of models whose states go as well.
             stopped: asked after each of many small parts: whether to leave the rest.
         """
-        kept = None if fingerprints is None else {digest(text) for text in fingerprints}
         old = {digest(text) for text in gone}
         dropped = 0
-        for some in self._sweep(lambda model: model not in old and (kept is None or model in kept)):
+        for some in self._sweep(lambda model: model not in old):
             dropped += some
             if stopped():
                 break
