@@ -178,7 +178,8 @@ class ItemIndex:
         if not np.array_equal(arrays["weight"], _fingerprint(weight)):
             raise InputError("item index: was built from other item vectors. Build it again.")
         index = faiss.deserialize_index(arrays["index"])
-        return cls(get_args(Kind)[int(arrays["kind"])], index, weight, int(arrays["effort"]))
+        kind = get_args(Kind)[arrays["kind"].item()]
+        return cls(kind, index, weight, arrays["effort"].item())
 
     def _candidates(self, queries: Floats, k: int, seen: Seen | None) -> Ints:
         """Item numbers int64 ``[B, M]``, -1 where there are no more."""

@@ -20,7 +20,8 @@ from foretaste.experiments.run_folder import RunFolder
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.ranker import Ranker
-from foretaste.serving.indexing import IndexWish, MeasuredIndex, build_index
+from foretaste.serving.index_cache import kept_index
+from foretaste.serving.indexing import IndexWish, MeasuredIndex
 from foretaste.serving.searching import TitleSearch
 from foretaste.serving.stores import NAMELESS
 
@@ -111,7 +112,7 @@ def load_run(name: str, path: Path, wish: IndexWish | None = None) -> ServedRun:
     _warm(model)
     index = None
     if wish is not None and isinstance(model, IncrementalRecommender):
-        index = build_index(model, wish)
+        index = kept_index(model, wish)
     run = ServedRun(name, path, model, fingerprint, stamp, index)
     run.make_ready()
     return run
