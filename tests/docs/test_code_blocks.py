@@ -26,6 +26,7 @@ PAGES = [*sorted(ROOT.glob("README.md")), *sorted((ROOT / "docs").rglob("*.md"))
 # Blocks marked no-run: the page, and a command or line in the block, with the reason.
 NOT_RUN: dict[tuple[str, str], str] = {
     ("serving.md", "foretaste serve"): "serves until it is stopped; tests/serving starts it",
+    ("serving.md", "mv runs/films"): "trains for minutes; tests/serving moves runs under a service",
     ("serving.md", "curl"): "asks a service that is not running here; tests/serving asks it",
 }
 
