@@ -18,7 +18,8 @@ from .conftest import BODY_LIMIT, TOKEN
 from .server_process import Server, read_answer, status
 
 pytestmark = pytest.mark.usefixtures("lives")
-HEAD = f"host: x\r\nauthorization: Bearer {TOKEN}\r\n".encode()
+JSON = b"content-type: application/json\r\n"
+HEAD = f"host: x\r\nauthorization: Bearer {TOKEN}\r\n".encode() + JSON
 
 
 def post(server: Server, path: str, body: bytes, kind: str = "application/json") -> httpx.Response:
@@ -140,7 +141,7 @@ def test_a_user_id_in_a_path_is_bounded(guarded: Server):
 
 def test_a_huge_body_is_refused_before_it_is_read(guarded: Server):
     memory = psutil.Process(guarded.process.pid).memory_info().rss
-    head = b"POST /v1/events HTTP/1.1\r\n" + HEAD + b"content-type: application/json\r\n"
+    head = b"POST /v1/events HTTP/1.1\r\n" + HEAD
     begin = time.perf_counter()
     for length in (BODY_LIMIT + 1, 10**9, 10**12, 2**62):
         said = guarded.talk(head + b"content-length: %d\r\n\r\n" % length)
@@ -244,9 +245,38 @@ def test_what_is_not_a_question_is_4xx(guarded: Server, body: bytes):
         json.loads(response.content)
 
 
-def test_other_kinds_of_content_are_4xx(guarded: Server):
+@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/events"])
+def test_other_kinds_of_content_are_415_and_told_what_to_send(guarded: Server, path: str):
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"):
-        assert post(guarded, "/v1/recommendations", b'{"k": 3}', kind).status_code == 422
+        response = post(guarded, path, b'{"k": 3}', kind)
+        assert response.status_code == 415
+        assert f'"{kind}"' in response.json()["detail"]
+        assert "application/json" in response.json()["detail"]
+    assert "no content-type" in guarded.client.post(path, content=b"{}").json()["detail"]
+
+
+def test_json_by_its_other_names_is_read(guarded: Server):
+    for kind in (
+        "application/JSON; charset=utf-8",
+        "application/vnd.films+json",
+        "application/json",
+    ):
+        assert post(guarded, "/v1/recommendations", b'{"k": 3}', kind).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("bad utf-8", 400, "not UTF-8 (at byte 13)"),
+        ("deep list", 400, "nested too deeply"),
+        ("huge integer", 400, "digits"),
+        ("half", 422, "Expecting"),
+    ],
+)
+def test_json_that_cannot_be_read_is_told_why(guarded: Server, body: str, code: int, said: str):
+    response = post(guarded, "/v1/events", NOT_JSON[body])
+    assert response.status_code == code
+    assert said in str(response.json()["detail"])
 
 
 WRONG = [

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
 
 import foretaste
 from foretaste.errors import InputError
@@ -64,6 +66,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "The run is not loaded.",
         408: "The body did not come in time.",
         413: "The body is too large.",
+        415: "The body is not called JSON.",
         421: "The service does not answer to this name.",
         422: "A field is wrong.",
         429: "Too many requests wait, or large bodies come. Try again a little later.",
@@ -129,7 +132,7 @@ def _describe_token(app: FastAPI) -> None:
 def _add_answers(app: FastAPI, service: Service) -> None:
     """What reads or changes the users."""
 
-    @app.post("/v1/events", response_model=schemas.Logged, responses=_problems(422, 503))
+    @app.post("/v1/events", response_model=schemas.Logged, responses=_problems(415, 422, 503))
     async def log_events(events: schemas.NewEvents) -> Response:
         """Log what users chose, one event or a list.
 
@@ -145,7 +148,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/recommendations",
         response_model=schemas.Answered,
-        responses=_problems(404, 422, 503),
+        responses=_problems(404, 415, 422, 503),
     )
     async def recommend(ask: schemas.Ask) -> Response:
         """The best items for a user or a history."""
@@ -265,12 +268,31 @@ def _add_errors(app: FastAPI) -> None:
         fields = [
             {
                 "loc": [_cut(part) for part in one["loc"]],
-                "msg": _cut(one["msg"], 10 * TOLD_LETTERS),
+                "msg": _cut(_why(one), 10 * TOLD_LETTERS),
                 "type": one["type"],
             }
             for one in error.errors()[:20]
         ]
         return _json({"detail": fields}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def unread(request: Request, error: HTTPException) -> Response:
+        cause = error.__cause__
+        if error.status_code != 400 or cause is None:
+            return await http_exception_handler(request, error)
+        if isinstance(cause, UnicodeDecodeError):
+            reason = f"is not UTF-8 (at byte {cause.start})"
+        elif isinstance(cause, RecursionError):
+            reason = "is nested too deeply"
+        else:
+            reason = f"cannot be read ({cause})"
+        return _json({"detail": _cut(f"the JSON of the body {reason}", 10 * TOLD_LETTERS)}, 400)
+
+
+def _why(error: Any) -> str:
+    """What is wrong with a field, or with the JSON as a whole."""
+    more = error.get("ctx", {}).get("error", "") if error["type"] == "json_invalid" else ""
+    return f"{error['msg']}: {more}" if more else error["msg"]
 
 
 def _cut(part: str | int, most: int = TOLD_LETTERS) -> str | int:

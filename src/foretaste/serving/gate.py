@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, MutableMapping
 from contextlib import asynccontextmanager
@@ -34,6 +35,7 @@ ROUTES = (
     "/",
 )
 USERS = "/v1/users/"
+ASKED_IN_JSON = ("/v1/events", "/v1/recommendations")
 
 SAFE = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 CLOSE = [(b"connection", b"close")]
@@ -92,6 +94,7 @@ class Gate:
             self._check_path(scope)
             self._check_host(scope)
             self._check_token(scope)
+            self._check_content(scope)
             async with self._body(scope, receive) as body:
                 await self._app(scope, _replayed(body, receive), answer)
         except Refused as refused:
@@ -132,6 +135,18 @@ class Gate:
                 401,
                 "a bearer token is needed: Authorization: Bearer TOKEN",
                 [(b"www-authenticate", b"Bearer")],
+            )
+
+    def _check_content(self, scope: MutableMapping[str, Any]) -> None:
+        """What curl and browsers send unasked (a form, a text) is JSON that is called otherwise."""
+        if scope["method"] != "POST" or scope["path"] not in ASKED_IN_JSON:
+            return
+        given = [value for name, value in scope["headers"] if name == b"content-type"]
+        kind = given[0].decode("latin-1").partition(";")[0].strip().lower() if given else ""
+        if kind != "application/json" and not re.fullmatch(r"application/.+\+json", kind):
+            told = f'is of content-type "{kind[:TOLD_LETTERS]}"' if kind else "has no content-type"
+            raise Refused(
+                415, f"the body {told}. Send JSON with the header content-type: application/json"
             )
 
     @asynccontextmanager
