@@ -59,7 +59,13 @@ def test_a_port_that_is_taken(refused, run_folder):
         port = other.getsockname()[1]
         said = refused(run_folder("ease"), "--store", "memory", "--port", port)
     assert f"--port {port}" in said and "Choose another" in said
-    assert "--host" in refused(run_folder("ease"), "--store", "memory", "--host", "256.1.1.1")
+    assert said.endswith("Choose another --port.\n")
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "nohost.invalid", "192.0.2.1", "fe80::1"])
+def test_an_address_that_is_none_of_this_machine(refused, run_folder, host):
+    said = refused(run_folder("ease"), "--store", "memory", "--host", host)
+    assert f"--host {host}" in said and said.endswith("Choose another --host.\n")
 
 
 def test_a_redis_password_is_not_shown():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -166,8 +167,10 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or error
+        # Anything else is of the address: no such name, or none of this machine.
+        other = "--port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "--host"
         raise InputError(
-            f"--host {settings.host} --port {settings.port}: {reason}. Choose another --port."
+            f"--host {settings.host} --port {settings.port}: {reason}. Choose another {other}."
         ) from error
     listener.set_inheritable(True)
     return listener
