@@ -195,3 +195,21 @@ def test_the_default_store_lies_beside_the_run(write_run, tmp_path):
         server.log_events(("ann", "i01"))
         assert server.stop() == 0
     assert (tmp_path / "runs" / "ease.store" / "data.mdb").exists()
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_redis_that_is_not_there_at_the_start_is_told_and_found_later(
+    redis: RedisServer, run_folder, tmp_path: Path, workers: str
+):
+    redis.kill()
+    options = ("--store", redis.url, "--workers", workers)
+    with Server([run_folder("ease")], *options, log=tmp_path / "log") as server:
+        [note] = server.about["notes"]
+        assert redis.url in note and "events are refused" in note
+        until(lambda: "events are refused" in server.log.read_text())  # before anybody asks
+        event = {"user_id": "ann", "item_id": "i01"}
+        assert server.client.post("/v1/events", json=event).status_code == 503
+        redis.start()
+        until(lambda: server.client.post("/v1/events", json=event).status_code == 200)
+    with Server([run_folder("ease")], *options, log=tmp_path / "again") as server:
+        assert server.about["notes"] == []

@@ -128,7 +128,7 @@ class GuardedStore:
             if not self._up or self._closed.is_set():
                 return
             self._up = False
-        logger.warning("%s; answering without it until it is back", error)
+        logger.warning("%s; until it answers, events are refused and lists come without it", error)
         threading.Thread(target=self._search, name="store-search", daemon=True).start()
 
     def _search(self) -> None:

@@ -188,8 +188,25 @@ def _about(settings: Settings, listener: socket.socket) -> Serving:
         )
     if settings.store == "memory":
         notes.append("Users are kept in memory and are gone when the service ends.")
+    elif settings.store_url.startswith(("redis:", "rediss:")):
+        notes += _unanswered(settings)
     url = f"http://{host}:{listener.getsockname()[1]}"
     return Serving(url, names_of(settings.runs), _without_password(settings.store_url), notes)
+
+
+def _unanswered(settings: Settings) -> list[str]:
+    """What is to be known of a server of users that does not answer. The service starts anyway."""
+    from foretaste.serving.stores import StoreError, open_store
+
+    with open_store(settings.store_url, timeout=settings.store_timeout) as store:
+        try:
+            store.ping()
+        except StoreError as error:
+            return [
+                f"{error}. Until it answers, events are refused and lists come without what users "
+                "did."
+            ]
+    return []
 
 
 def _without_password(url: str) -> str:

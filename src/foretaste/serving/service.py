@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple, Self, TypeVar
 
 from foretaste.data.titles import TitleMatch
@@ -101,7 +102,10 @@ class Service:
             )
         except StoreError as error:
             raise InputError(f"--store {settings.store_url}: {error}") from error
-        return cls(settings, runs, store)
+        service = cls(settings, runs, store)
+        with suppress(StoreError):  # a store that is down is told, and found when it is there
+            service.store.ping()
+        return service
 
     def start(self) -> None:
         """Begin to answer, in the running event loop."""
