@@ -27,6 +27,14 @@ def server(run_folder, tmp_path) -> Iterator[Server]:
         yield server
 
 
+def test_what_is_promised_of_events_and_of_forgetting_is_true_of_every_store(server: Server):
+    schemas = server.client.get("/openapi.json").json()["components"]["schemas"]
+    said = schemas["Logged"]["description"]
+    assert "`--store memory` they are gone" in said and "appendfsync" in said
+    said = schemas["Forgotten"]["description"]
+    assert "free pages of LMDB" in said and "append-only file" in said
+
+
 @pytest.mark.slow
 def test_schemathesis_finds_nothing(server: Server, tmp_path):
     described = server.client.get("/openapi.json").json()

@@ -136,7 +136,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     async def log_events(events: schemas.NewEvents) -> Response:
         """Log what users chose, one event or a list.
 
-        The answer comes when the events are durable. After a 503 some may be logged all the same.
+        The answer comes when the store has them. After a 503 some may be logged all the same.
         """
         begin, now = time.perf_counter(), time.time_ns() // 1_000_000
         new = events if isinstance(events, list) else [events]

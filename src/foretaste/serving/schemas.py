@@ -78,7 +78,11 @@ NewEvents = NewEvent | Annotated[list[NewEvent], Field(min_length=1, max_length=
 
 
 class Logged(Strict):
-    """The events are in the log, and stay there whatever happens to the server."""
+    """The events are in the log.
+
+    In LMDB they survive the death of the service and a power cut, in Redis what its own
+    `appendfsync` promises; with `--store memory` they are gone when the service ends.
+    """
 
     accepted: int = Field(description="Events logged.")
     unknown: list[str] = Field(description="Item ids that no loaded run knows; logged as well.")

@@ -138,7 +138,7 @@ class Service:
         return answer
 
     async def log(self, events: Sequence[Event]) -> list[str]:
-        """Write events. They are durable when this returns.
+        """Write events. When this returns they are as safe as the store keeps them.
 
         Returns the item ids that no loaded run knows, each once. Raises ``StoreError`` when they
         may not have been written, ``Overloaded``, ``Expired`` or ``Closing``.
