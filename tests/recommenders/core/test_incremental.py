@@ -193,23 +193,28 @@ def test_a_state_extended_is_the_state_computed_at_once(
 
 
 @every_network
-@pytest.mark.parametrize("kind", ["fp16", "int8"])
+@pytest.mark.parametrize(("kind", "users_share"), [("fp16", 0.15), ("int8", 0.01)])
 @torch.no_grad()
-def test_few_answers_change_with_the_order_of_sums(name: str, kind: str):
-    """It moves what is rounded by a millionth, so that a few numbers go another way."""
+def test_few_answers_change_with_the_order_of_sums(name: str, kind: str, users_share: float):
+    """It moves what is rounded by a millionth, so that a few numbers go another way.
+
+    The bounds are those that docs/collectivekv.md tells.
+    """
     kept = {"user_dim": 4, "pool_size": 256, "user_type": kind}
     made = network(name, dim=32, window=10, layers=2, attention="collective", collective=kept)
-    items, times = events(20, 1, users=500)
-    state = made.start(500)
-    with packing(made) as fresh:
-        for place in range(20):
-            state = made.extend(state, items[:, place, None], times[:, place, None])
-    direct, read = whole(made, Histories(items, torch.full((500,), 20), times))
-    same = alike(made, [torch.cat(of_layer, 1) for of_layer in fresh], read)
-    close(made.query(state)[same], direct[same])
-    off = (made.query(state) - direct).abs().amax(1)
-    assert same.float().mean() > 0.8 and (off < 1e-5).float().mean() > 0.95
-    assert off.max() < 0.05
+    for seed in range(1, 6):
+        items, times = events(20, seed, users=500)
+        state = made.start(500)
+        with packing(made) as fresh:
+            for place in range(20):
+                state = made.extend(state, items[:, place, None], times[:, place, None])
+        direct, read = whole(made, Histories(items, torch.full((500,), 20), times))
+        same = alike(made, [torch.cat(of_layer, 1) for of_layer in fresh], read)
+        close(made.query(state)[same], direct[same])
+        off = (made.query(state) - direct).abs().amax(1)
+        assert (~same).float().mean() < users_share, seed
+        assert (off > 1e-5).float().mean() < 0.025 and off.max() < 0.005, seed
+        assert direct.abs().max() > 4
 
 
 STEP_WAYS = [
