@@ -69,14 +69,15 @@ def test_other_models_and_other_wishes_have_indexes_of_their_own(built, model, w
 
 
 def test_what_is_damaged_or_may_be_of_others_is_built_again(built, model, tmp_path, caplog):
-    wanted = kept_index(model, WISH)
+    kept_index(model, WISH)
     [file] = files(tmp_path)
     assert file.stat().st_mode & 0o077 == 0
     whole = file.read_bytes()
-    for content in (whole[:-9], b"", whole[:-9] + bytes(9)):
+    for times, content in enumerate((whole[:-9], b"", whole[:-9] + b"otherwise"), 2):
         file.write_bytes(content)
-        assert kept_index(model, WISH).recall == wanted.recall
-        assert file.read_bytes() == whole
+        for _ in range(2):
+            assert kept_index(model, WISH).recall >= 0.5
+            assert len(built) == times and file.stat().st_size > len(whole) // 2
     file.chmod(0o666)
     kept_index(model, WISH)
     assert len(built) == 5 and "others may write it" in caplog.text
