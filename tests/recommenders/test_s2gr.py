@@ -61,11 +61,12 @@ def test_alignment_is_the_cross_entropy_of_the_cluster(ordinary: Split):
 
 
 def test_the_loss_has_the_parts_that_are_asked_for(ordinary: Split):
-    bare = fitted("s2gr", ordinary, align=0, contrast=0, regularise=0)
+    bare = fitted("s2gr", ordinary)
+    none = bare.config.model_copy(update={"align": 0, "contrast": 0, "regularise": 0})
+    bare.network.config = none
     plain = lost(bare, [0, 5], 3)
     for part in ("align", "contrast", "regularise"):
-        bare.config = bare.config.model_copy(update={"align": 0, "contrast": 0, "regularise": 0})
-        bare.network.config = bare.config.model_copy(update={part: 1.0})
+        bare.network.config = none.model_copy(update={part: 1.0})
         more = lost(bare, [0, 5], 3)
         # One goal in the batch: nothing to tell it from, so contrast says nothing.
         assert (more > plain + 1e-4) is (part != "contrast"), part
@@ -98,8 +99,11 @@ def test_the_lighter_decoder_is_taught_which_goal_of_the_batch_it_is(ordinary: S
 
 
 def test_the_lighter_decoder_teaches_and_is_not_taught_by_the_thought(ordinary: Split):
-    network = network_of(ordinary, align=0, contrast=0, regularise=1.0)
-    network.train().requires_grad_(True)
+    network = fitted("s2gr", ordinary, align=0, contrast=1.0, regularise=1.0).network
+    assert isinstance(network, S2GRNetwork)
+    network.zero_grad(set_to_none=True)
+    network.config = network.config.model_copy(update={"contrast": 0.0})
+    network.train()
     items, targets = torch.tensor([[0, 5, 3]]), torch.tensor([[5, 3, 9]])
     with_it = network.loss(items, targets, 0.0)
     with_it.backward()

@@ -41,7 +41,8 @@ class S2GRConfig(GeneratorConfig):
             much computing and says nothing.
         clusters: of the codes of a level; a thought is taught which one comes.
         align: weight of the teaching.
-        temperature: of the softmax over clusters and, in a batch, over goals.
+        temperature: of the softmax over clusters and over goals, those of a batch or, where several
+            processes share it, of one part.
         contrast: weight of teaching the lighter decoder the next item's codes.
         regularise: weight of drawing the first thought to the lighter decoder.
         shuffled: whether codes are dealt to clusters at random: a control.
@@ -72,16 +73,22 @@ class S2GRNetwork(TIGERNetwork):
         super().__init__(codes, config)
         dim = config.dim
         self.thought = nn.Embedding(self.codes.levels, dim)  # added to the thought of each level
-        self.blank = nn.Embedding(self.codes.levels, dim)
-        light = max(1, config.decoder_layers // 2)
-        self.light = Decoder(
-            dim, config.heads, light, config.max_length, config.dropout, causal=True
-        )
-        self.pointing = nn.ModuleList(
+        blank = nn.Embedding(self.codes.levels, dim)
+        layers = max(1, config.decoder_layers // 2)
+        light = Decoder(dim, config.heads, layers, config.max_length, config.dropout, causal=True)
+        pointing = nn.ModuleList(
             nn.Linear(dim, book.shape[1], bias=False) for book in codes.codebooks
         )
-        for part in (self.thought, self.blank, self.light, self.pointing):
+        for part in (self.thought, blank, light, pointing):
             part.apply(small_normal)
+        # All are drawn, so that controls begin with the same weights; only what is trained stays,
+        # since processes that train together wait for the gradient of every weight there is.
+        thinks = config.thinking != "blank"
+        if not thinks:
+            self.blank = blank
+        if thinks and (config.contrast or config.regularise):
+            self.light = light.requires_grad_(config.contrast > 0)
+        self.pointing = pointing if thinks and config.align else nn.ModuleList()
         for level, book in enumerate(codes.codebooks):
             centres, clusters = clusters_of(book, config.clusters, level)
             if config.shuffled:
@@ -94,7 +101,10 @@ class S2GRNetwork(TIGERNetwork):
 
     @property
     def taught(self) -> int:
-        """Levels whose thoughts are taught; what only tells collisions apart has no clusters."""
+        """Levels whose thoughts are taught; what only tells collisions apart has no clusters.
+
+        None where ``align`` is 0 or there are no thoughts.
+        """
         return len(self.pointing)
 
     def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:

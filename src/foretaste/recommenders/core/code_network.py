@@ -105,6 +105,12 @@ class ReadingNetwork(CodeNetwork):
             dim, heads, config.decoder_layers, config.max_length, config.dropout, causal=causal
         )
         self.apply(small_normal)
+        # Drawn whatever is read, so that both readings begin with the same weights; but processes
+        # that train together wait for the gradient of every weight there is.
+        if self.per_event > 1:
+            del self.joined
+        else:
+            del self.level
 
     def read(self, items: Tensor) -> Reading:
         """Encode histories int64 ``[B, P]``, right-padded."""

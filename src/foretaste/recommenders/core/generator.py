@@ -72,6 +72,9 @@ class CodeLoss(nn.Module):
     def forward(self, batch: Batch, half: bool) -> Tensor:
         """A scalar; ``half`` makes catalog products in bfloat16."""
         assert batch.targets is not None
+        if not len(batch.items):  # a process's part of a batch of one history: gradients of 0
+            weights = [one for one in self.network.parameters() if one.requires_grad]
+            return torch.stack([0 * one.sum() for one in weights]).sum()
         device = self.network.codes.numbers.device
         items, targets = (
             torch.from_numpy(part).to(device).long() for part in (batch.items, batch.targets)
@@ -344,11 +347,9 @@ class Generator(Recommender):
             raise ValueError(str(error)) from error
         self.network = self._network(self.codes)
         self._indexed = None
-        prefix = "network/"
+        # Earlier runs also hold weights that their configuration has no use for.
         state = {
-            name.removeprefix(prefix): torch.from_numpy(value)
-            for name, value in arrays.items()
-            if name.startswith(prefix)
+            name: torch.from_numpy(arrays[f"network/{name}"]) for name in self.network.state_dict()
         }
         self.network.load_state_dict(state)
 
