@@ -45,8 +45,9 @@ class MDGRConfig(GeneratorConfig):
             every item that agrees with one of them, so a few are enough; there are more when they
             would not lead to twice as many items as are wanted.
         curriculum: epochs in which more and more slots are hidden, at most half of them in the
-            first; 0 hides any number from the beginning. What is asked later begins with all
-            slots hidden, so early stopping must come after it (``train.min_epochs``).
+            first, and at most half of ``train.epochs``; 0 hides any number from the beginning. What
+            is asked later begins with all slots hidden, so early stopping must come after it
+            (``train.min_epochs``).
         whole: share of the masks that hide all slots once the curriculum is over, besides those
             that do so by chance.
         adaptive: how strongly slots are hidden whose codes the history does not show: the weight of
@@ -161,8 +162,9 @@ class MDGRNetwork(ReadingNetwork):
             progress: share of the training that is done.
         """
         slots = self.codes.levels
-        epochs = progress * self.config.train.epochs
-        learnt = min(1.0, epochs / max(self.config.curriculum, 1e-9))
+        epochs = self.config.train.epochs
+        curriculum = min(self.config.curriculum, epochs / 2)  # what is asked must be trained too
+        learnt = min(1.0, progress * epochs / max(curriculum, 1e-9))
         first = math.ceil(slots / 2)
         most = first + math.floor((slots - first) * learnt)
         count = 1 + (torch.rand(goals.shape, device=goals.device) * most).long()
