@@ -72,7 +72,7 @@ def made(way: Way, items: int, levels: int, size: int, beams: int, reads: str) -
     assert isinstance(model, Generator)
     model.codes = Codes(ids, table, (size,) * levels, table, books, way.ordered)
     model.catalog = Catalog.from_items(ids, None)
-    model.popularity = np.arange(items)
+    model.popularity = rng.zipf(1.5, items)
     torch.manual_seed(0)
     model.network = model._network(model.codes).eval()
     return model

@@ -15,6 +15,7 @@ from foretaste.data.batches import Batch
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
+from foretaste.recommenders.core import spreading
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
@@ -45,6 +46,23 @@ def test_what_a_search_did_not_find_follows_by_popularity(name: str, reads: str,
         # Two stages find all items that agree with a beam, which may be more than beams.
         rest = order[4:] if name != "mdgr" else order[found[order] < found.min() + 1]
         assert (np.diff(model.popularity[rest]) <= 0).all(), row
+
+
+def test_the_catalog_is_sorted_by_popularity_once(ordinary: Split, monkeypatch: pytest.MonkeyPatch):
+    model, sorted_ = fitted("tiger", ordinary, beams=4), []
+    by_popularity = spreading.by_popularity
+    monkeypatch.setattr(
+        "foretaste.recommenders.core.generator.by_popularity",
+        lambda counts: sorted_.append(counts) or by_popularity(counts),
+    )
+    model._popular = None
+    for _ in range(3):
+        model.recommend([["i0000", "i0005"]], 30)
+    assert len(sorted_) == 1 and sorted_[0] is model.popularity
+    rest = by_popularity(model.popularity)
+    model._set_arrays(model._arrays())
+    model.popularity = model.popularity[::-1].copy()
+    assert not torch.equal(model._rest, rest)
 
 
 @every

@@ -43,6 +43,7 @@ from foretaste.recommenders.core.search_check import (
     illegal,
 )
 from foretaste.recommenders.core.sequence import some_queries
+from foretaste.recommenders.core.spreading import by_popularity, spread, within
 from foretaste.recommenders.core.train_config import TrainConfig
 from foretaste.recommenders.core.training import Objective, Trainer
 
@@ -201,7 +202,7 @@ class Generator(Recommender):
             if begun.sizes == self.codes.sizes:  # made again, they may differ in what was rounded
                 self.codes = begun
         self.network = self._network(self.codes)
-        self._indexed = None
+        self._indexed = self._popular = None
         config: TrainConfig = self.config.train
         asked = some_queries(split.valid, config.validate_queries, run.seed)
 
@@ -273,15 +274,15 @@ class Generator(Recommender):
         if self.network.training:  # the walk through all modules takes as long as a block
             self.network.eval()
         if wanted.allowed is not None and not wanted.allowed.any():
-            return _by_popularity(self.popularity).repeat(len(histories), 1)
+            return self._rest.repeat(len(histories), 1)
         index, numbers = self._searched(wanted.allowed)
         depth = min(max(wanted.depth or 0, self.config.beams), len(numbers))
-        scores = _by_popularity(self.popularity).repeat(len(histories), 1)
+        scores = self._rest.repeat(len(histories), 1)
         hidden = None
         if wanted.exclude == "seen":
-            hidden = _within(histories, numbers, len(self.codes))
+            hidden = within(histories, numbers, len(self.codes))
         for rows, asked in self._asking(histories, depth, hidden):
-            _spread(scores, rows, self._search(asked, index), numbers)
+            spread(scores, rows, self._search(asked, index), numbers)
         return scores
 
     def _asking(
@@ -312,6 +313,15 @@ class Generator(Recommender):
         return self._index(self.codes.table[numbers]).to(device), numbers
 
     _indexed: Any = None
+
+    @property
+    def _rest(self) -> Tensor:
+        """Scores of what no search found: sorting the catalog takes as long as a search of it."""
+        if self._popular is None:
+            self._popular = by_popularity(self.popularity)
+        return self._popular
+
+    _popular: Tensor | None = None
 
     def _arrays(self) -> dict[str, np.ndarray]:
         state = self.network.state_dict()
@@ -346,7 +356,7 @@ class Generator(Recommender):
         except InputError as error:
             raise ValueError(str(error)) from error
         self.network = self._network(self.codes)
-        self._indexed = None
+        self._indexed = self._popular = None
         # Earlier runs also hold weights that their configuration has no use for.
         state = {
             name: torch.from_numpy(arrays[f"network/{name}"]) for name in self.network.state_dict()
@@ -366,31 +376,3 @@ def source_of(frame: pl.DataFrame) -> Literal["text", "collaborative", "both"]:
         return "collaborative"
     median = words.filter(words > 0).median()
     return "text" if isinstance(median, float) and median >= MANY_WORDS else "both"
-
-
-def _by_popularity(popularity: np.ndarray) -> Tensor:
-    """Scores in (-1, 0], all different, the most popular item's the highest: ``[N]``."""
-    order = np.lexsort((np.arange(len(popularity)), -popularity))
-    place = np.empty(len(order), np.float32)
-    place[order] = np.arange(len(order), dtype=np.float32)
-    return torch.from_numpy(-place / len(order))
-
-
-def _spread(scores: Tensor, rows: np.ndarray, found: FoundItems, numbers: np.ndarray) -> None:
-    """Write what was found over ``scores`` ``[B, N]``, above all that was not."""
-    real = found.items >= 0
-    lowest = found.log_probs.masked_fill(~real, torch.inf).amin(1)
-    lowest = lowest.masked_fill(lowest.isinf(), 0).to(scores.device)
-    at = torch.from_numpy(rows)
-    scores[at] += lowest[:, None] - 1
-    query, place = real.cpu().nonzero(as_tuple=True)
-    items = torch.from_numpy(numbers)[found.items.cpu()[query, place]]
-    scores[at[query], items] = found.log_probs.cpu()[query, place].to(scores.dtype)
-
-
-def _within(histories: Sequences, numbers: np.ndarray, items: int) -> Sequences:
-    """Histories in the rows of an index: those of its items alone."""
-    row = np.full(items, -1, np.int32)
-    row[numbers] = np.arange(len(numbers), dtype=np.int32)
-    renamed = Sequences(row[histories.items], histories.offsets)
-    return renamed.where(renamed.items >= 0)
