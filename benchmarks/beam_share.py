@@ -23,6 +23,7 @@ from foretaste.codes.beam import FoundItems, score_catalog, share_found
 from foretaste.codes.trie import Trie
 from foretaste.data.sequences import Sequences
 from foretaste.recommenders.core.generator import Generator
+from foretaste.recommenders.core.search_check import illegal
 from foretaste.recommenders.tiger import TIGER
 
 WIDTHS = (10, 20, 30, 50, 100)
@@ -43,6 +44,20 @@ def exact(model: Generator, histories: Sequences) -> torch.Tensor:
     return torch.stack(rows)
 
 
+def illegal_results(model: Generator, histories: Sequences, width: int) -> tuple[int, int]:
+    """Of the first ``K`` that a search writes: those whose codes are not the item's, and all."""
+    table, (index, _) = torch.from_numpy(model.codes.table).long(), model._searched(None)
+    wrong, written = 0, 0
+    for _, asked in model._asking(histories, max(width, K)):
+        found = model._search(asked, index)
+        told = illegal(found, table)
+        assert told is not None
+        wrong += int(told[:, :K].sum())
+        written += int(found.log_probs[:, :K].isfinite().sum())
+    return wrong, written
+
+
+@torch.no_grad()
 def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one model."""
     arm = next(arm for arm in ARMS if arm.name == name)
@@ -59,9 +74,7 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, A
         seconds = time.process_time() - begin
         found = FoundItems(torch.from_numpy(lists.items).long(), torch.from_numpy(lists.scores))
         share = share_found(found, truth, K)
-        codes = model.codes.table[lists.items[lists.items >= 0]]
-        known = {tuple(row) for row in model.codes.table.tolist()}
-        illegal = sum(tuple(row) not in known for row in codes.tolist())
+        wrong, written = illegal_results(model, histories, width)
         rows.append(
             {
                 "data": data.name,
@@ -70,7 +83,7 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, A
                 f"of the exact {K} best": f"{float(share.mean()):.1%}",
                 "worst question": f"{float(share.min()):.0%}",
                 "probability on items": f"{float(truth.exp().sum(1).mean()):.1%}",
-                "illegal results": f"{illegal} of {len(codes):,}",
+                "illegal results": f"{wrong} of {written:,}",
                 "ms/question": f"{1000 * seconds / len(histories):.1f}",
             }
         )

@@ -200,7 +200,15 @@ def test_results_that_are_not_what_was_written_are_counted(name: str, ordinary: 
     model._indexed = model._index(moved)
     check = model.check_search(ordinary.valid.histories)
     # MDGR writes one slot before the rest: neighbours may have the same code there.
+    assert check.illegal is not None
     assert check.illegal == check.results if name != "mdgr" else check.illegal > 400
+
+
+def test_where_all_items_are_scored_nothing_is_written(ordinary: Split):
+    model = fitted("mdgr", ordinary, warm_up=0)
+    check = model.check_search(ordinary.valid.histories)
+    assert check.illegal is None and check.results > 0 and check.best_found == 1
+    assert str(check).startswith("No code is written: all items are scored (80 queries). Of the ")
 
 
 def test_the_share_of_the_exact_best_is_that_of_likelihoods(ordinary: Split):

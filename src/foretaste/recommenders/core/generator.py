@@ -251,19 +251,21 @@ class Generator(Recommender):
         self.network.eval()
         index, _ = self._searched(None)
         table = torch.from_numpy(self.codes.table).long().to(self.network.codes.numbers.device)
-        items, results, wrong, shares = len(table), 0, 0, []
+        items, results, wrong, shares = len(table), 0, [], []
         depth = min(max(self.config.beams, BEST), items)
         chosen = histories.take(np.flatnonzero(histories.lengths)[:QUERIES])
         for _, asked in self._asking(chosen, depth):
             found = self._search(asked, index)
             results += int((found.log_probs.isfinite()).sum())
-            wrong += int(illegal(found, table).sum())
+            wrong.append(illegal(found, table))
         some = chosen.take(np.arange(min(len(chosen), PATHS // items)))
         for _, asked in self._asking(some, items):
             found = self._search(asked._replace(depth=depth), index)
             shares += best_found(found, self._search(asked, index), items).tolist()
         share = float(np.mean(shares)) if shares else None
-        return SearchCheck(len(chosen), results, wrong, len(some), share)
+        told = [int(one.sum()) for one in wrong if one is not None]
+        count = sum(told) if len(told) == len(wrong) else None
+        return SearchCheck(len(chosen), results, count, len(some), share)
 
     def _score(self, histories: Sequences) -> Tensor:
         return self._scored(histories, Wanted("none"))

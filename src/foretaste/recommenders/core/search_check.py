@@ -22,7 +22,8 @@ class SearchCheck(NamedTuple):
     Attributes:
         queries: that were asked.
         results: items that were found for them.
-        illegal: results of which some code that was written is not a code of the item.
+        illegal: results of which some code that was written is not a code of the item; None where
+            no code is written, as all items are scored at once (MDGR with ``warm_up = 0``).
         exact_queries: queries whose exact ranking was looked at too.
         best_found: the share of the exact best 10 that was found for these; None without any, as in
             a catalog with more items than ``PATHS``.
@@ -30,14 +31,16 @@ class SearchCheck(NamedTuple):
 
     queries: int
     results: int
-    illegal: int
+    illegal: int | None
     exact_queries: int
     best_found: float | None
 
     def __str__(self) -> str:
-        told = (
-            f"Illegal results: {self.illegal:,} of {self.results:,}, for {self.queries:,} queries."
-        )
+        if self.illegal is None:
+            told = f"No code is written: all items are scored ({self.queries:,} queries)."
+        else:
+            told = f"Illegal results: {self.illegal:,} of {self.results:,}, "
+            told += f"for {self.queries:,} queries."
         if self.best_found is None:
             return told
         return (
@@ -46,17 +49,19 @@ class SearchCheck(NamedTuple):
         )
 
 
-def illegal(found: FoundItems, table: Tensor) -> Tensor:
+def illegal(found: FoundItems, table: Tensor) -> Tensor | None:
     """Which results have codes that are not those of their item, bool ``[B, k]``.
+
+    None where nothing was written.
 
     Args:
         found: what was written, and the items it is said to be.
         table: int64 ``[N, L]``, the codes of the catalog.
     """
-    wrong = found.items < 0
-    if found.tokens is not None:
-        own = table[found.items.clamp_min(0)]  # [B, k, L]
-        wrong = wrong | ((found.tokens != own) & (found.tokens >= 0)).any(2)
+    if found.tokens is None:
+        return None
+    own = table[found.items.clamp_min(0)]  # [B, k, L]
+    wrong = (found.items < 0) | ((found.tokens != own) & (found.tokens >= 0)).any(2)
     return wrong & found.log_probs.isfinite()
 
 
