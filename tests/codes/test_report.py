@@ -119,6 +119,19 @@ def test_a_report_is_whole_and_plain() -> None:
     assert tokenizers[0].report(vectors).to_json()["stability"] is None
 
 
+@pytest.mark.parametrize("name", ["rqkmeans", "opq"])
+def test_neighbours_agree_by_their_nearest_codes(name: str) -> None:
+    """In the table all items differ, so at the last level of ordered codes none would agree."""
+    vectors = clusters(120, 8, 10)
+    tokenizer = find(name)(levels=2, size=16)
+    tokenizer.fit(vectors, context=FitContext(0, "cpu"))
+    codes, report = tokenizer.codes, tokenizer.report(vectors)
+    assert codes is not None and codes.moved.any()
+    by_hand = compare_neighbours(vectors, vectors, codes.nearest, ordered=codes.ordered)
+    assert report.neighbours.agreement == by_hand.agreement
+    assert report.neighbours.agreement[-1] > 0
+
+
 def test_collapse_is_named() -> None:
     uneven = np.r_[np.zeros(950, int), np.arange(50) % 16]
     levels = (level_use(uneven, 256), level_use(np.arange(1_000) % 100, 256))

@@ -23,7 +23,8 @@ class Neighbours(NamedTuple):
         overlap: share of an item's nearest neighbours by its vector that are also the nearest by
             what the codes stand for, 0..1.
         agreement: for each level the share of (item, neighbour) pairs with the same code there;
-            where codes are ordered, with the same codes up to there.
+            where codes are ordered, with the same codes up to there. In a report it is of nearest
+            codes, before collisions are resolved.
         chance: the same for pairs of items drawn at random.
         asked: items whose neighbours were compared.
     """

@@ -147,9 +147,8 @@ def report_on(
         )
     levels, collisions = _use(codes, vectors)
     coded = tokenizer.reconstruct(codes.table)
-    neighbours = compare_neighbours(
-        vectors, coded, codes.table[:, : len(levels)], ordered=codes.ordered, seed=seed
-    )
+    # Those of the table are dealt so that no two items have all of them in common.
+    neighbours = compare_neighbours(vectors, coded, codes.nearest, ordered=codes.ordered, seed=seed)
     stability = stability_of(codes.nearest, others, seed) if len(others) else None
     spread = float(np.square(vectors - vectors.mean(0)).sum(1).mean())
     error = float(np.square(vectors - coded).sum(1).mean()) / max(spread, 1e-12)
