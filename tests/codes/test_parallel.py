@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foretaste.codes.parallel import FREE, SlotIndex
+from foretaste.codes.parallel import FREE, Hidden, SlotIndex
 from foretaste.codes.trie import NoContinuationError
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
@@ -44,6 +44,24 @@ def test_filling_slots_in_every_order_gives_the_catalog(table: np.ndarray) -> No
             for slot in range(slots):
                 remain = sorted(set(table[expected, slot].tolist()))
                 assert mask[slot].nonzero().flatten().tolist() == remain
+
+
+@given(tables(), st.integers(0, 99))
+def test_codes_of_hidden_items_alone_do_not_remain(table: np.ndarray, seed: int) -> None:
+    index, rng = SlotIndex.from_table(table, SIZE), np.random.default_rng(seed)
+    lists = [rng.integers(len(table), size=rng.integers(len(table) + 1)) for _ in range(3)]
+    pairs = index.pairs(Sequences.from_lists([one.tolist() for one in lists]))
+    queries = np.array([0, 0, 2])  # of query 1 nothing is asked
+    fixed = table[rng.integers(len(table), size=3)]
+    for known in (np.zeros(fixed.shape, bool), rng.random(fixed.shape) < 0.5):
+        asked = np.where(known, fixed, FREE)
+        hidden = Hidden(pairs, torch.from_numpy(queries))
+        mask = index.allowed(torch.from_numpy(asked).long(), hidden)
+        for row, query in enumerate(queries):
+            left = set(agreeing_by_hand(table, asked[row].tolist())) - set(lists[query].tolist())
+            for slot in range(table.shape[1]):
+                remain = sorted({int(table[item, slot]) for item in left})
+                assert mask[row, slot].nonzero().flatten().tolist() == remain
 
 
 @given(tables(), st.integers(0, 99))

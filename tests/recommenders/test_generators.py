@@ -21,6 +21,7 @@ from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_
 from foretaste.recommenders.core.collaborative import collaborative_vectors
 from foretaste.recommenders.core.generator import CodeLoss, Generator, source_of
 from foretaste.recommenders.core.search_check import SearchCheck
+from foretaste.recommenders.core.spreading import within
 
 from .generators import TRAIN, fitted, generator
 from .killing import Killed, KilledAfter
@@ -65,15 +66,36 @@ def test_the_catalog_is_sorted_by_popularity_once(ordinary: Split, monkeypatch: 
     assert not torch.equal(model._rest, rest)
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("tiger", {}),
+        ("s2gr", {}),
+        *(("mdgr", {"warm_up": filled, "warm_beams": 1}) for filled in range(5)),
+    ],
+)
+def test_seen_items_take_no_room_in_a_beam(name: str, own: dict, ordinary: Split):
+    model = fitted(name, ordinary, beams=3, **own)
+    # A beam from left to right may still be too narrow.
+    for history in ordinary.test.histories.take(np.arange(30 if name == "mdgr" else 1)):
+        asked = Sequences.from_lists([history.tolist()])
+        found = model.recommend(asked, 3).items[0].tolist()
+        assert not set(found) & set(history.tolist())
+        # Found, not filled up by popularity.
+        (_, searched), *_ = model._asking(asked, 3, within(asked, np.arange(30), 30))
+        with torch.no_grad():
+            items = model._search(searched, model._searched(None)[0]).items[0]
+        assert items[:3].tolist() == found
+
+
 @every
-def test_seen_items_take_no_room_in_a_beam(name: str, ordinary: Split):
-    model = fitted(name, ordinary, beams=3)
-    history = ordinary.test.histories[0].tolist()
-    found = model.recommend(Sequences.from_lists([history]), 3)
-    assert not set(found.items[0].tolist()) & set(history)
-    # Found, not filled up: log-probabilities lie above what follows by popularity.
-    wide = scores_of(model, Sequences.from_lists([history]), depth=3)
-    assert set(found.items[0]) == set(np.argsort(-wide[0])[:3])
+def test_candidates_that_are_all_seen(name: str, ordinary: Split):
+    """Of one history nothing is left to be searched, of the other two items are."""
+    model = fitted(name, ordinary, beams=3, **({"warm_up": 2} if name == "mdgr" else {}))
+    histories, some = [["i0001", "i0004"], ["i0009"]], ["i0001", "i0004"]
+    both = model.recommend(histories, 2, candidates=some).items
+    assert (both[0] < 0).all() and sorted(both[1].tolist()) == [1, 4]
+    assert (model.recommend(histories[:1], 2, candidates=some).items < 0).all()
 
 
 @every

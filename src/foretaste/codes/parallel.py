@@ -33,6 +33,13 @@ class Agreeing(NamedTuple):
     items: Tensor
 
 
+class Hidden(NamedTuple):
+    """Unwanted items of queries (``SlotIndex.pairs``), and the query of each row, int64 ``[R]``."""
+
+    pairs: Tensor
+    queries: Tensor
+
+
 class SlotIndex:
     """A catalog of parallel codes: which items agree with any subset of fixed slots.
 
@@ -148,18 +155,39 @@ class SlotIndex:
         rare = known.gather(1, slot[:, None]).squeeze(1)
         return torch.where(free.all(1), 0, self.first[rare]), count
 
-    def allowed(self, fixed: Tensor) -> Tensor:
+    def allowed(self, fixed: Tensor, hidden: Hidden | None = None) -> Tensor:
         """The codes that remain: bool ``[B, L, K]``, True where some agreeing item has the code.
 
-        In a fixed slot only its own code remains. Arguments and errors as ``agreeing``.
+        In a fixed slot only its own code remains. Arguments and errors as ``agreeing``, with
+        ``hidden`` the items of each row that do not count, of which there may be all.
         """
         if bool((fixed == FREE).all()):
             self._check(fixed)
-            return (self.first.diff() > 0).view(1, self.slots, self.size).expand(len(fixed), -1, -1)
-        found = self.agreeing(fixed)
+            counts = self.first.diff()[None]  # [1, L K]
+            if hidden is not None:
+                counts = counts - self._counts(hidden)
+            left = (counts > 0).view(-1, self.slots, self.size)
+            return left.expand(len(fixed), -1, -1)
+        rows, items = self.agreeing(fixed)
+        if hidden is not None:
+            count = ~torch.isin(hidden.queries[rows] * len(self) + items, hidden.pairs)
+            rows, items = rows[count], items[count]
         mask = torch.zeros(len(fixed), self.slots * self.size, dtype=torch.bool, device=self.device)
-        mask[found.rows[:, None], self.numbers[:, found.items].T.long()] = True
+        mask[rows[:, None], self.numbers[:, items].T.long()] = True
         return mask.view(len(fixed), self.slots, self.size)
+
+    def _counts(self, hidden: Hidden) -> Tensor:
+        """Hidden items of each row that have each code, ``[B, L K]``."""
+        query, item = hidden.pairs // len(self), hidden.pairs % len(self)
+        queries = int(torch.cat([query, hidden.queries]).amax()) + 1
+        codes = query[:, None] * len(self.first.diff()) + self.numbers[:, item].T  # [n, L]
+        counts = torch.bincount(codes.flatten(), minlength=queries * len(self.first.diff()))
+        return counts.view(queries, -1)[hidden.queries]
+
+    def pairs(self, hidden: Sequences) -> Tensor:
+        """Items of rows as numbers ``row * items + item``, each once and ascending."""
+        pairs = np.unique(hidden.rows * len(self) + hidden.items)
+        return torch.from_numpy(pairs).to(self.device)
 
     def score(self, log_probs: Tensor) -> Tensor:
         """The score of every item, ``[B, N]``: the sum of its codes' log-probabilities.
@@ -311,10 +339,7 @@ class SlotIndex:
         """
         flat = self._flat(log_probs)
         self._check(fixed)
-        unwanted = None
-        if hidden is not None:
-            pairs = hidden.rows * len(self) + hidden.items
-            unwanted = torch.from_numpy(pairs).to(self.device)
+        unwanted = None if hidden is None else self.pairs(hidden)
         parts = []
         for some in self._beams_at_once(fixed):
             rows, items, gained = self._agreeing_scores(fixed[some], flat[some])

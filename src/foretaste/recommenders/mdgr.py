@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from foretaste.codes.beam import FoundItems
 from foretaste.codes.opq import OPQConfig
-from foretaste.codes.parallel import FREE, SlotIndex
+from foretaste.codes.parallel import FREE, Hidden, SlotIndex
 from foretaste.codes.table import Codes
 from foretaste.nn.decoder import Memory, Texts
 from foretaste.nn.losses import linear_cross_entropy
@@ -241,13 +241,18 @@ class MDGR(Generator):
         memory, begin = network.memory_of_last(network.read(asked.items), asked.lengths)
         begun, count = Begun(memory, begin), len(asked.items)
         beams = Beams.start(count, index)
+        unwanted = None if asked.hidden is None else index.pairs(asked.hidden)
         if not self.config.warm_up and index is network.catalog:
             logits = network.logits(beams.fixed, beams.of, begun)
             return index.top_items(logits, asked.depth, hidden=asked.hidden, normalise=True)
         for filled in range(min(self.config.warm_up, index.slots)):
             said = network.say(beams.fixed, beams.of, begun)
             log_probs = network.log_probs(beams.fixed, said)
-            beams = beams.advance(log_probs, index, self._width(filled + 1, asked.depth, index))
+            width = self._width(filled + 1, asked.depth, index)
+            beams = beams.advance(log_probs, index, width, unwanted)
+            if not len(beams.of):  # nothing is wanted of any
+                none = torch.full((count, asked.depth), -1, device=begin.device)
+                return FoundItems(none, torch.full(none.shape, -torch.inf, device=begin.device))
         if bool((beams.fixed != FREE).all()):
             logits = torch.zeros(len(beams.of), index.slots, index.size, device=begin.device)
             said = Said(logits, torch.zeros_like(beams.scores))
@@ -287,11 +292,14 @@ class Beams(NamedTuple):
         fixed = torch.full((count, index.slots), FREE, device=device)
         return cls(fixed, torch.zeros(count, device=device), torch.arange(count, device=device))
 
-    def advance(self, log_probs: Tensor, index: SlotIndex, width: int) -> Beams:
+    def advance(
+        self, log_probs: Tensor, index: SlotIndex, width: int, unwanted: Tensor | None = None
+    ) -> Beams:
         """One more slot of each: the one the model is surest of. The best ``width`` go on.
 
         Beams of a query never become equal: they differ in the slot that was filled first, which
-        is the same slot for all of them.
+        is the same slot for all of them. What leads to ``unwanted`` items alone (``index.pairs`` of
+        queries) takes no room; it changes neither the slot nor a score.
         """
         legal = index.allowed(self.fixed)  # [R, L, K]
         log_probs = log_probs[..., : index.size].masked_fill(~legal, -torch.inf)
@@ -299,6 +307,9 @@ class Beams(NamedTuple):
         slot = sure.argmax(1)  # [R]
         rows = torch.arange(len(slot), device=slot.device)
         gained = self.scores[:, None] + log_probs[rows, slot]  # [R, K]
+        if unwanted is not None:
+            wanted = index.allowed(self.fixed, Hidden(unwanted, self.of))[rows, slot]
+            gained = gained.masked_fill(~wanted, -torch.inf)
         texts = Texts(self.of, int(self.of[-1]) + 1)
         wide = gained.new_full((texts.histories, texts.width, gained.shape[1]), -torch.inf)
         wide[texts.of, texts.place] = gained
