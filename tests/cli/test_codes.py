@@ -127,7 +127,10 @@ def test_quiet_is_silent(foretaste, books) -> None:
         (("--tokenizer", "rqvea"), 'no tokenizer is called "rqvea". Did you mean "rqvae"'),
         (("--text", "tfdif"), 'codes.text.kind = "tfdif" is unknown'),
         (("--set", "model.dim=3"), "only data.*, split.* and codes.* can be set here"),
-        (("--set", "codes.tokenizer.size=4096"), "40 items are fewer than the 4096 codes"),
+        (
+            ("--set", "codes.tokenizer.size=4096"),
+            "codes of a level. Lower codes.tokenizer.size",
+        ),
         (("--tokenizer", "coba"), "coba: needs training histories"),
         (("--run", "nowhere"), "nowhere: not a run folder"),
         (("--output", "books.csv"), "books.csv"),

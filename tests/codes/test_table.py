@@ -63,7 +63,7 @@ def test_new_items_come_after(codes: Codes) -> None:
     longer = codes.with_items(["new"], np.array([[7, 2]], np.int32))
     assert longer.for_items(["new"]).table.tolist() == [[7, 2]]
     assert len(longer) == 4
-    with pytest.raises(InputError, match='items "a" and "new" have the same codes'):
+    with pytest.raises(InputError, match=r'items "a" and "new" have the same codes \[0, 1\]'):
         codes.with_items(["new"], np.array([[0, 1]], np.int32))
     with pytest.raises(InputError, match='item "a" is there twice'):
         codes.with_items(["a"], np.array([[7, 2]], np.int32))

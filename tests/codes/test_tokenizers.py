@@ -143,7 +143,7 @@ class TestEveryTokenizer:
         broken[7, 2] = np.nan
         with pytest.raises(InputError, match="the vector of item 7 is not finite"):
             fitted(name, broken, sequences)
-        with pytest.raises(InputError, match="5 items are fewer than the 8 codes"):
+        with pytest.raises(InputError, match="5 items are fewer than the 8 codes .* Lower size.$"):
             fitted(name, vectors[:5], sequences)
         with pytest.raises(InputError, match='"a" is there twice'):
             find(name)(**SMALL[name]).fit(vectors[:8], item_ids=["a", "a", *"bcdefg"])
@@ -228,6 +228,17 @@ def test_training_that_comes_to_nothing_is_told(vectors) -> None:
         tokenizer.fit(vectors, context=FitContext(0, "cpu"))
     with pytest.raises(InputError, match="not fitted yet"):
         tokenizer.assign(vectors)
+
+
+@pytest.mark.parametrize("name", ["rqkmeans", "opq"])
+def test_vectors_whose_distances_are_no_numbers_are_told(name: str, vectors) -> None:
+    largest = np.float32(9e14)  # codes are made, and every figure of them is a number
+    tokenizer = find(name)(**SMALL[name])
+    tokenizer.fit(vectors / np.abs(vectors).max() * largest, context=FitContext(0, "cpu"))
+    with pytest.raises(InputError, match=r"item 3 has a number of size 2e\+30, beyond 1e\+15. Div"):
+        huge = vectors.copy()
+        huge[3, 1] = -2e30
+        find(name)(**SMALL[name]).fit(huge)
 
 
 def test_slots_need_numbers_to_cut() -> None:

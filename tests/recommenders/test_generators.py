@@ -257,7 +257,8 @@ def test_codes_of_another_catalog_are_said(ordinary: Split, cyclic: Split, tmp_p
 
 @every
 def test_more_codes_than_items_are_said(name: str, ordinary: Split):
-    with pytest.raises(InputError, match=r"30 items are fewer than the 64 codes.*Lower size"):
+    way = r"Lower model\.codes\.tokenizer\.size\.$"
+    with pytest.raises(InputError, match=f"30 items are fewer than the 64 codes of a level. {way}"):
         generator(name, size=64).fit(ordinary)
 
 

@@ -85,7 +85,8 @@ def fit(
             split__kind=split,
         )
         found = coding.items_of_log(recipe.data, recipe.split)
-    context = FitContext(seed or 0, device or "auto", progress(quiet, json))
+    shown = progress(quiet, json)
+    context = FitContext(seed or 0, device or "auto", shown, "codes.tokenizer.")
     folder, _, figures = coding.fit_codes(
         found, config, output, run=run, context=context, seeds=seeds, cache=cache
     )

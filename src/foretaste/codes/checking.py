@@ -14,11 +14,14 @@ from foretaste.suggesting import nearest
 
 ROWS_AT_ONCE = 16_384
 
+LARGEST = 1e15
+"""Of a vector's numbers: squared distances and their sums are float32, which ends at 3e38."""
+
 Config = TypeVar("Config", bound=BaseModel)
 
 
 def check_vectors(vectors: np.ndarray, place: str, *, width: int | None = None) -> None:
-    """Raise InputError unless these are rows of finite numbers (of this width, where known)."""
+    """Raise InputError unless these are rows of numbers up to ``LARGEST``, of this width if any."""
     if vectors.ndim != 2 or not vectors.shape[1] or vectors.dtype.kind != "f":
         raise InputError(
             f"{place}item vectors are {vectors.dtype} {list(vectors.shape)}, not float [items, D]."
@@ -29,11 +32,19 @@ def check_vectors(vectors: np.ndarray, place: str, *, width: int | None = None) 
             "same way."
         )
     for first in range(0, len(vectors), ROWS_AT_ONCE):
-        wrong = ~np.isfinite(vectors[first : first + ROWS_AT_ONCE]).all(axis=1)
+        part = vectors[first : first + ROWS_AT_ONCE]
+        wrong = ~np.isfinite(part).all(axis=1)
         if wrong.any():
             raise InputError(
                 f"{place}the vector of item {first + int(wrong.argmax())} is not finite. Mend it "
                 "or leave the item out."
+            )
+        largest = np.abs(part).max(axis=1, initial=0)
+        if (largest > LARGEST).any():
+            item = int(largest.argmax())
+            raise InputError(
+                f"{place}the vector of item {first + item} has a number of size "
+                f"{largest[item]:.0e}, beyond {LARGEST:.0e}. Divide all vectors by a number."
             )
 
 

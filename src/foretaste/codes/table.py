@@ -61,7 +61,7 @@ class Codes:
             row = self.table[first[counts > 1][0]]
             names = self.item_ids.filter(pl.Series((self.table == row).all(1)))[:2].to_list()
             raise InputError(
-                f'items "{names[0]}" and "{names[1]}" have the same codes {list(row)}.'
+                f'items "{names[0]}" and "{names[1]}" have the same codes {row.tolist()}.'
             )
 
     def __len__(self) -> int:

@@ -74,11 +74,13 @@ class FitContext:
         seed: of every random choice; the same seed gives the same codes on the same machine.
         device: ``auto`` (an accelerator if there is one), ``cpu``, ``cuda`` or ``mps``.
         progress: who is told how far the work is.
+        place: what comes before a field's name in messages, such as ``codes.tokenizer.``.
     """
 
     seed: int = 0
     device: str = "auto"
     progress: Progress = field(default_factory=Silent)
+    place: str = ""
 
     @property
     def torch_device(self) -> torch.device:
@@ -175,7 +177,7 @@ class Tokenizer(ABC):
         if len(vectors) < self.config.size:
             raise InputError(
                 f"{self.name}: {len(vectors):,} items are fewer than the {self.config.size} codes "
-                "of a level. Lower size."
+                f"of a level. Lower {context.place}size."
             )
         self.context, self.width, self.codes = context, vectors.shape[1], None
         begin = time.perf_counter()
@@ -300,9 +302,10 @@ class Tokenizer(ABC):
                 costs[part] = found.costs[:, 0].cpu().numpy()
                 task.advance(len(codes[part]))
         if not np.isfinite(costs).all():
-            raise InputError(
-                f"{self.name}: training came to no numbers. Lower codes.tokenizer.learning_rate."
-            )
+            way = "Scale the vectors."
+            if "learning_rate" in type(self.config).model_fields:
+                way = f"Lower {self.context.place}learning_rate."
+            raise InputError(f"{self.name}: training came to no numbers. {way}")
         return codes, costs
 
     def _dealt(self, vectors: np.ndarray, ids: pl.Series) -> Codes:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from foretaste.errors import InputError
+from foretaste.storage import AGAIN
 
 SCHEMA = {
     "item_id": pl.String,
@@ -89,8 +90,8 @@ class Catalog:
         return buffer.getvalue()
 
     @classmethod
-    def load(cls, path: Path) -> Catalog:
-        """Read a catalog from a Parquet file (``to_bytes``).
+    def load(cls, path: Path, *, again: str = AGAIN) -> Catalog:
+        """Read a catalog from a Parquet file (``to_bytes``); ``again`` says how to get another.
 
         Raises:
             InputError: when the file is missing, damaged or lacks a column of the right type.
@@ -99,8 +100,10 @@ class Catalog:
             frame = pl.read_parquet(path)
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"{path}: cannot read the catalog ({reason}).") from error
+            raise InputError(f"{path}: cannot read the catalog ({reason}). {again}") from error
         for name, dtype in SCHEMA.items():
             if frame.schema.get(name) != dtype:
-                raise InputError(f"{path}: the catalog needs a column {name} of type {dtype}.")
+                raise InputError(
+                    f"{path}: the catalog needs a column {name} of type {dtype}. {again}"
+                )
         return cls(frame.select(*SCHEMA))

@@ -168,7 +168,18 @@ def test_a_folder_that_was_touched_is_refused(tmp_path: Path) -> None:
     (folder / "catalog.parquet").write_bytes(catalog(59).to_bytes())
     with pytest.raises(InputError, match="codes of another catalog"):
         CodedCatalog.load(folder)
+    (folder / "catalog.parquet").write_bytes(whole[:50])
+    with pytest.raises(InputError, match=r"cannot read the catalog .* foretaste codes fit$"):
+        CodedCatalog.load(folder)
     (folder / "catalog.parquet").write_bytes(whole)
+    vectors = (folder / "vectors.safetensors").read_bytes()
+    (folder / "vectors.safetensors").write_bytes(vectors[:-3])
+    with pytest.raises(InputError, match=r"vectors.safetensors: damaged .* foretaste codes fit$"):
+        CodedCatalog.load(folder)
+    (folder / "vectors.safetensors").unlink()
+    with pytest.raises(InputError, match=r"no such file. Make one with: foretaste codes fit$"):
+        CodedCatalog.load(folder)
+    (folder / "vectors.safetensors").write_bytes(vectors)
     arrays = read_arrays(folder / "vectors.safetensors")
     write_arrays(folder / "vectors.safetensors", {"vectors": arrays["vectors"][:5]})
     with pytest.raises(InputError, match="vectors of 5 items"):

@@ -17,7 +17,7 @@ from foretaste.codes.opq import OPQConfig
 from foretaste.codes.report import findings_on
 from foretaste.codes.rqkmeans import RQKMeansConfig
 from foretaste.codes.rqvae import RQVAEConfig
-from foretaste.codes.table import Codes
+from foretaste.codes.table import FIT_AGAIN, Codes
 from foretaste.codes.tokenizer import FitContext, Tokenizer, find
 from foretaste.data.catalog import Catalog
 from foretaste.data.leakage import check_codes
@@ -186,8 +186,8 @@ class CodedCatalog:
         """
         about, config = _read_about(folder)
         tokenizer = Tokenizer.load(folder / "codes.safetensors", device)
-        arrays = read_arrays(folder / "vectors.safetensors")
-        catalog = Catalog.load(folder / "catalog.parquet")
+        arrays = read_arrays(folder / "vectors.safetensors", again=FIT_AGAIN)
+        catalog = Catalog.load(folder / "catalog.parquet", again=FIT_AGAIN)
         assert tokenizer.codes is not None
         tokenizer.codes.require(catalog.frame["item_id"], str(folder))
         vectors = arrays.get("vectors", np.zeros((0, 0)))
@@ -238,7 +238,7 @@ def codes_learnt_from(folder: Path) -> tuple[LearntFrom, ...]:
     about, config = _read_about(folder)
     # The vectors of a large catalog are not read for nothing.
     told = "learnt_from" in about
-    several = not told and "scales" in read_arrays(folder / "vectors.safetensors")
+    several = not told and "scales" in read_arrays(folder / "vectors.safetensors", again=FIT_AGAIN)
     return _recorded(about, config, several=several)
 
 

@@ -236,7 +236,7 @@ class Generator(Recommender):
             vectors = collaborative_vectors(split.train, split.items, config.source_dim, run.seed)
         if source == "collaborative":
             coding = coding.model_copy(update={"text": None})
-        context = FitContext(run.seed, run.device, run.progress)
+        context = FitContext(run.seed, run.device, run.progress, "model.codes.tokenizer.")
         return code_catalog(
             split.catalog, coding, item_vectors=vectors, sequences=split.train, context=context
         )
