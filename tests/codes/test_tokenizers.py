@@ -12,6 +12,7 @@ from foretaste.codes.table import Codes
 from foretaste.codes.tokenizer import TOKENIZERS, FitContext, Tokenizer, find
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
+from foretaste.storage import read_arrays_about, write_arrays
 
 from .catalogs import clusters
 
@@ -295,3 +296,18 @@ def test_files_that_are_no_tokenizer_are_refused(vectors, sequences, tmp_path) -
 def test_vectors_of_another_form_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"here: item vectors are .*, not float \[items, D\]"):
         check_vectors(wrong, "here: ")
+
+
+@pytest.mark.parametrize("name", ["rqkmeans", "opq"])
+def test_files_that_lack_a_part_are_refused(name: str, vectors, sequences, tmp_path) -> None:
+    path = tmp_path / "whole.safetensors"
+    fitted(name, vectors, sequences).save(path)
+    arrays, about = read_arrays_about(path)
+    for part in ("config", "seed", "width", "sizes", "ordered"):
+        write_arrays(path, arrays, {key: value for key, value in about.items() if key != part})
+        with pytest.raises(InputError, match=rf"not a whole .*\('{part}'\)\. Fit"):
+            Tokenizer.load(path)
+    for part in arrays:
+        write_arrays(path, {key: one for key, one in arrays.items() if key != part}, about)
+        with pytest.raises(InputError, match=r"whole\.safetensors: not a whole .* again\.$"):
+            Tokenizer.load(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,30 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
     with pytest.raises(InputError) as error:
         coding.coding_config(settings)
     assert message in str(error.value)
+
+
+def test_a_fit_that_is_stopped_can_be_done_again(
+    titled: DataSection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At whichever file it was stopped: the last one says that the folder holds codes."""
+    items = coding.items_of_log(titled, SplitSection())
+    config = coding.coding_config(SMALL)
+    replace = os.replace
+    for name in ("report.json", "codes.safetensors", "catalog.parquet", "coding.json"):
+        folder = tmp_path / name
+
+        def stopped(one: Path, to: Path, name: str = name) -> None:
+            if to.name == name:
+                raise KeyboardInterrupt
+            replace(one, to)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("foretaste.storage.os.replace", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                coding.fit_codes(items, config, folder, context=CPU, seeds=0)
+        assert not (folder / "coding.json").exists()
+        _, coded, _ = coding.fit_codes(items, config, folder, context=CPU, seeds=0)
+        assert coding.read_figures(folder)["fingerprint"] == coded.codes.fingerprint
 
 
 def test_damaged_figures_are_refused(tmp_path: Path) -> None:

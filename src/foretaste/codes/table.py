@@ -182,13 +182,13 @@ class Codes:
             ends = np.cumsum(arrays["codes.id_bytes"]).tolist()
             starts = [0, *ends[:-1]]
             ids = [content[a:b].decode() for a, b in zip(starts, ends, strict=True)]
-            levels = sum(name.startswith("codes.book.") for name in arrays)
+            nearest = arrays["codes.nearest"].astype(np.int32)
             return cls(
                 pl.Series("item_id", ids, dtype=pl.String),
                 arrays["codes.table"].astype(np.int32),
                 tuple(int(size) for size in about["sizes"]),
-                arrays["codes.nearest"].astype(np.int32),
-                tuple(arrays[f"codes.book.{level}"] for level in range(levels)),
+                nearest,
+                tuple(arrays[f"codes.book.{level}"] for level in range(nearest.shape[1])),
                 bool(about["ordered"]),
             )
         except (KeyError, ValueError, TypeError) as error:

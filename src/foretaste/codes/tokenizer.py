@@ -245,20 +245,23 @@ class Tokenizer(ABC):
         arrays, about = read_arrays_about(Path(path), again=FIT_AGAIN)
         if "tokenizer" not in about:
             raise InputError(f"{path}: codes without a tokenizer. Give the file that it saved.")
-        kind = find(about["tokenizer"])
-        tokenizer = kind(build_config(kind.Config, about["config"], str(path)))
-        tokenizer.codes = Codes.from_arrays(arrays, about, str(path))
-        tokenizer.context = FitContext(about["seed"], device)
-        tokenizer.width = about["width"]
+        kind = find(str(about["tokenizer"]))
         own = {
             name.removeprefix("tokenizer."): value
             for name, value in arrays.items()
             if name.startswith("tokenizer.")
         }
         try:
+            tokenizer = kind(build_config(kind.Config, about["config"], str(path)))
+            tokenizer.codes = Codes.from_arrays(arrays, about, str(path))
+            tokenizer.context = FitContext(int(about["seed"]), device)
+            tokenizer.width = int(about["width"])
             tokenizer._set_arrays(own)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: not a whole tokenizer ({error}). Fit it again.") from error
+        except InputError:
+            raise
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"{path}: not a whole tokenizer ({reason}). Fit it again.") from error
         return tokenizer
 
     def again(self) -> Self:

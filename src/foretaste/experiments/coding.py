@@ -193,9 +193,9 @@ def fit_codes(
         "versions": versions(),
         "machine": machine(),
     }
-    coded.save(folder)
     text = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(folder / FIGURES, text.encode())
+    coded.save(folder)  # what says that the folder holds codes comes last
     return folder, coded, figures
 
 

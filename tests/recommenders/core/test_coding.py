@@ -189,6 +189,17 @@ def test_a_folder_that_was_touched_is_refused(tmp_path: Path) -> None:
         CodedCatalog.load(folder)
 
 
+def test_a_folder_that_lacks_an_array_is_refused(tmp_path: Path) -> None:
+    code_catalog(catalog(60), config(), item_vectors=random_vectors(60), context=CPU).save(tmp_path)
+    path = tmp_path / "vectors.safetensors"
+    arrays = read_arrays(path)
+    assert {"vectors", "scales", "mean.0", "mean.1", "text.terms"} < arrays.keys()
+    for part in arrays.keys() - {"scales"}:
+        write_arrays(path, {name: one for name, one in arrays.items() if name != part})
+        with pytest.raises(InputError, match=r"(foretaste codes fit|Fit the codes again\.)$"):
+            CodedCatalog.load(tmp_path)
+
+
 def test_codes_of_items_with_other_titles_are_refused() -> None:
     coded = code_catalog(catalog(60), config(), context=CPU)
     part = catalog(20, first=30)

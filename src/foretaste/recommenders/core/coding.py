@@ -196,13 +196,18 @@ class CodedCatalog:
                 f"{folder}: vectors of {len(vectors):,} items for {len(catalog):,} codes. Fit the "
                 "codes again."
             )
-        means = [arrays[f"mean.{n}"] for n in range(len(arrays.get("scales", ())))]
-        scaling = Scaling(tuple(means), tuple(arrays["scales"].tolist())) if means else None
-        encoder: TextEncoder | None = None
-        if "text.terms" in arrays:
-            own = {name.removeprefix("text."): value for name, value in arrays.items()}
-            encoder = Tfidf.from_arrays(own)
-        elif about.get("texts", True) and isinstance(config.text, SentenceConfig | EndpointConfig):
+        texts, encoder = "text.terms" in arrays, None
+        try:
+            means = [arrays[f"mean.{n}"] for n in range(len(arrays.get("scales", ())))]
+            scaling = Scaling(tuple(means), tuple(arrays["scales"].tolist())) if means else None
+            if texts or (about.get("texts") and isinstance(config.text, TfidfConfig)):
+                own = {name.removeprefix("text."): value for name, value in arrays.items()}
+                encoder = Tfidf.from_arrays(own)
+        except (KeyError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{folder / 'vectors.safetensors'}: not whole ({error}). {FIT_AGAIN}"
+            ) from error
+        if about.get("texts", True) and isinstance(config.text, SentenceConfig | EndpointConfig):
             width = len(means[0]) if means else vectors.shape[1]
             encoder = encoder_for(config.text, (), cache=cache, width=width)
         sources = _recorded(about, config, several=bool(means))
