@@ -349,6 +349,20 @@ def test_candidates_do_not_change_scores(name: str, ordinary: Split):
         assert found == pytest.approx(score[item], abs=1e-3)
 
 
+def test_titles_without_a_word_are_left_out(ordinary: Split):
+    """As exports write what is not known."""
+    frame = ordinary.catalog.frame.with_columns(title=pl.lit("-"))
+    untold = replace(ordinary, catalog=replace(ordinary.catalog, frame=frame))
+    for source in ("auto", "both"):
+        model = fitted("tiger", untold, source=source, codes={"tokenizer": {"size": 6}})
+        assert model.config.codes.text is not None
+        np.testing.assert_array_equal(
+            model.codes.table, fitted("tiger", ordinary, source="collaborative").codes.table
+        )
+    with pytest.raises(InputError, match="no word in 30 texts"):
+        generator("tiger", source="text").fit(untold)
+
+
 @pytest.mark.parametrize(
     ("titles", "texts", "source"),
     [
@@ -356,6 +370,8 @@ def test_candidates_do_not_change_scores(name: str, ordinary: Split):
         (["A pack of ten blue pens", None, None], [None, "ink", None], "both"),  # 6 and 1
         (["A pack of ten blue pens", None], ["with caps", "five more words of text"], "text"),
         ([None, " ", "Up"], [None, "", None], "collaborative"),  # most are told in nothing
+        (["-", "- - - - - -", "..."], [None, "/ & /", ""], "collaborative"),  # no word at all
+        (["Up - - - - -", "Heat", None], [None] * 3, "both"),
         ([], [], "both"),
     ],
 )

@@ -17,6 +17,9 @@ from foretaste.progress import Progress, Silent
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _TERM = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}--[{_UNSPACED}]]+"
 
+WORD = r"\S*[\p{L}\p{M}\p{N}]\S*"
+"""What is between blanks and has something in it that is read."""
+
 TEXTS_AT_ONCE = 50_000
 """Texts whose terms are held at a time: about 100 MB for titles."""
 

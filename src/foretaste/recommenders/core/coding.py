@@ -31,7 +31,7 @@ from foretaste.language.sentence_model import SentenceConfig
 from foretaste.language.sources import Scaling, Source
 from foretaste.language.texts import FIELDS, item_texts
 from foretaste.language.texts import Field as TextField
-from foretaste.language.tfidf import Tfidf, TfidfConfig
+from foretaste.language.tfidf import WORD, Tfidf, TfidfConfig
 from foretaste.recommenders.core.base import ModelConfig, Recommender
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.recommenders.core.sequence import SequenceRecommender
@@ -296,7 +296,8 @@ def code_catalog(
             items that came after the cut.
         config: how.
         item_vectors: float ``[items, D]`` from elsewhere, such as ``vectors_of`` a trained model; a
-            zero row means that nothing is known of the item.
+            zero row means that nothing is known of the item. They are coded alone where no text
+            has a word.
         sequences: training histories over the catalog's numbers, for tokenizers that use what is
             chosen together: ``split.train``.
         vectors_from: the interactions that ``item_vectors`` were learnt from. Without it
@@ -311,7 +312,9 @@ def code_catalog(
     encoder = None
     if config.text is not None:
         texts = item_texts(catalog, config.fields)
-        if any(texts) or item_vectors is None:
+        plain = isinstance(config.text, TfidfConfig)
+        told = pl.Series(texts, dtype=pl.String).str.contains(WORD).any() if plain else any(texts)
+        if told or item_vectors is None:
             encoder = encoder_for(
                 config.text, texts, cache=cache, seed=context.seed, progress=context.progress
             )

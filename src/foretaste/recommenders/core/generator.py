@@ -25,6 +25,7 @@ from foretaste.data.batches import Batch, query_batches
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
+from foretaste.language.tfidf import WORD
 from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContext, Wanted
 from foretaste.recommenders.core.checkpoint import Origin, read_kept
 from foretaste.recommenders.core.code_network import CodeNetwork
@@ -373,7 +374,7 @@ def source_of(frame: pl.DataFrame) -> Literal["text", "collaborative", "both"]:
         frame: of a catalog, with ``title`` and ``text``.
     """
     told = frame.select(pl.concat_str("title", "text", separator=" ", ignore_nulls=True))
-    words = told.to_series().str.strip_chars().str.count_matches(r"\S+")
+    words = told.to_series().str.count_matches(WORD)
     if int((words > 0).sum()) * 2 < len(frame):
         return "collaborative"
     median = words.filter(words > 0).median()
