@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from foretaste.codes.tokenizer import FitContext
-from foretaste.data.batches import Batch
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.errors import InputError
@@ -19,7 +18,7 @@ from foretaste.recommenders.core import spreading
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
-from foretaste.recommenders.core.generator import CodeLoss, Generator, source_of
+from foretaste.recommenders.core.generator import Generator, source_of
 from foretaste.recommenders.core.search_check import SearchCheck
 from foretaste.recommenders.core.spreading import within
 
@@ -263,41 +262,16 @@ def test_more_codes_than_items_are_said(name: str, ordinary: Split):
 
 
 @every
+def test_what_is_not_compiled_is_said(name: str, cyclic: Split):
+    with pytest.raises(InputError, match=f"{name}: run.compile = true: .* not compiled. Leave"):
+        generator(name).fit(cyclic, RunContext(compile=True))
+
+
+@every
 def test_a_beam_beyond_the_catalog_is_said(name: str, cyclic: Split):
     with pytest.raises(InputError, match=f"{name}: beams = 13 is more than the catalog's 12 items"):
         generator(name, beams=13).fit(cyclic)
     assert len(fitted(name, cyclic, beams=30).recommend([["i0001"]], 5)[0]) == 5  # the default
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        *[(name, {"reads": reads}) for name in NAMES for reads in ("codes", "items")],
-        ("tiger", {"architecture": "decoder-only"}),
-        ("mdgr", {"normalise": "codes"}),
-        ("s2gr", {"thinking": "first"}),
-        ("s2gr", {"thinking": "blank"}),
-        *[("s2gr", {part: 0.0}) for part in ("align", "contrast", "regularise")],
-        ("s2gr", {"contrast": 0.0, "regularise": 0.0}),
-    ],
-)
-def test_every_weight_takes_part_in_the_loss(name: str, parameters: dict, ordinary: Split):
-    """Processes that train together wait for the gradient of each."""
-    network = fitted(name, ordinary, **parameters).network.train()
-    network.zero_grad(set_to_none=True)
-    network.loss(torch.tensor([[0, 5, 3]]), torch.tensor([[5, 3, 9]]), 1.0).backward()
-    trained = {name: one for name, one in network.named_parameters() if one.requires_grad}
-    assert not [name for name, one in trained.items() if one.grad is None]
-
-
-@every
-def test_runs_with_weights_of_no_use_are_read(name: str, ordinary: Split):
-    """As earlier versions wrote them."""
-    model, again = fitted(name, ordinary), generator(name)
-    again.catalog, again.popularity = model.catalog, model.popularity
-    again._set_arrays(model._arrays() | {"network/level.weight": np.zeros((3, 16), np.float32)})
-    asked = [["i0000", "i0005"]]
-    np.testing.assert_array_equal(again.recommend(asked, 5).items, model.recommend(asked, 5).items)
 
 
 @every
@@ -378,19 +352,3 @@ def test_titles_without_a_word_are_left_out(ordinary: Split):
 def test_codes_are_of_text_alone_where_items_are_told_in_many_words(titles, texts, source):
     schema = {"title": pl.String, "text": pl.String}
     assert source_of(pl.DataFrame({"title": titles, "text": texts}, schema)) == source
-
-
-@every
-@pytest.mark.parametrize("reads", ["codes", "items"])
-def test_a_process_without_histories_loses_nothing(name: str, reads: str, ordinary: Split):
-    """Of a batch with fewer histories than processes; its gradients are zeros, but they are."""
-    network = fitted(name, ordinary, reads=reads).network.train()
-    network.zero_grad(set_to_none=True)
-    nothing = np.zeros((0, 4), np.int32)
-    loss = CodeLoss(network)(
-        Batch(nothing, np.zeros(0, np.int64), np.arange(0), nothing, np.arange(0)), False
-    )
-    loss.backward()
-    assert not bool(loss.detach())
-    grads = [one.grad for one in network.parameters()]
-    assert all(grad is not None and not bool(grad.any()) for grad in grads)

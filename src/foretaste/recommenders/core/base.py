@@ -61,7 +61,7 @@ class RunContext:
         nodes: machines to train with.
         precision: ``auto`` (bfloat16 where it is faster), ``fp32`` or ``bf16``.
         threads: of one process; 0 leaves the library's own choice.
-        compile: compile the network with ``torch.compile`` first.
+        compile: compile the network with ``torch.compile`` first; generators refuse it.
         folder: where checkpoints and the training log go; None keeps nothing.
         progress: who is told how far the work is.
         log: called with facts worth keeping, such as the figures of an epoch.

@@ -189,6 +189,11 @@ class Generator(Recommender):
         return tuple(sorted(found, key=lambda one: -one.fall))
 
     def _fit(self, split: Split, run: RunContext) -> FitReport:
+        if run.compile:  # what is compiled is a network's forward, and these have none
+            raise InputError(
+                f"{self.name}: run.compile = true: networks that write codes are not compiled. "
+                "Leave it out."
+            )
         beams, usual = self.config.beams, type(self.config).model_fields["beams"].default
         if beams > split.items and beams != usual:  # the default is made to fit
             raise InputError(
