@@ -13,6 +13,7 @@ from foretaste.codes.parallel import FREE, SlotIndex
 from foretaste.data.batches import training_batches
 from foretaste.data.split import Split
 from foretaste.errors import InputError
+from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodingConfig
 from foretaste.recommenders.core.generator import CodeLoss
 from foretaste.recommenders.mdgr import MDGR, Beams, Begun, MDGRNetwork
@@ -274,6 +275,24 @@ def test_the_extra_level_is_a_slot(ordinary: Split):
         generator("mdgr", codes=extra, warm_up=6)
     with pytest.raises(InputError, match=r"opq: codes of 9 levels of 256 take 72 bits.*fewer"):
         generator("mdgr", codes={"tokenizer": {"unique": "extra"}})
+
+
+@pytest.mark.parametrize(("normalise", "half"), [("catalog", True), ("codes", False)])
+def test_a_catalog_is_a_vocabulary(
+    ordinary: Split, monkeypatch: pytest.MonkeyPatch, normalise: str, half: bool
+):
+    """As for other models, its size decides about bfloat16: here of 30 items, or 6 codes."""
+    monkeypatch.setattr("foretaste.recommenders.core.training.HALF_FROM_ITEMS", 30)
+    model, told = generator("mdgr", normalise=normalise), set()
+    loss = MDGRNetwork.loss
+
+    def told_of(self: MDGRNetwork, *given, **named):
+        told.add(given[3])
+        return loss(self, *given, **named)
+
+    monkeypatch.setattr(MDGRNetwork, "loss", told_of)
+    model.fit(ordinary, RunContext(device="cpu"))
+    assert told == {half}
 
 
 def test_products_over_the_catalog_are_in_bfloat16_when_asked_for(ordinary: Split):

@@ -112,6 +112,11 @@ class MDGRNetwork(ReadingNetwork):
             self._catalog = self._catalog.to(self.slot.device)
         return self._catalog
 
+    @property
+    def vocabulary(self) -> int:
+        """See ``CodeNetwork``: all items, where probabilities add up to 1 over these."""
+        return super().vocabulary if self._catalog is None else len(self._catalog)
+
     def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """See ``CodeNetwork``: of items; or of slots, the mean of the hidden ones times all."""
         views = self.config.views

@@ -54,6 +54,11 @@ class CodeNetwork(nn.Module):
         self.norm = nn.LayerNorm(config.dim)
         self.dropout = Dropout(config.dropout)
 
+    @property
+    def vocabulary(self) -> int:
+        """What the largest softmax of training is over: the codes of a level."""
+        return max(self.codes.sizes)
+
     @abstractmethod
     def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """The summed loss of a batch.

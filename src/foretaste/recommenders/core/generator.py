@@ -221,7 +221,7 @@ class Generator(Recommender):
             network=self.network,
             validate=validate if len(asked) else None,
             length=self.config.max_length,
-            items=max(self.codes.sizes),
+            items=self.network.vocabulary,
             origin=Origin(self.version, self.codes.table_fingerprint),
             kept=self._code_arrays(),
         )

@@ -100,7 +100,7 @@ class Objective:
         network: the part of ``loss`` whose weights are kept.
         validate: the validation metric of the network as it stands; None without validation.
         length: the longest window, in events.
-        items: size of the vocabulary.
+        items: size of the vocabulary, from which on products are made in bfloat16 by themselves.
         origin: what the network is of.
         kept: what was made before training and goes into its checkpoints (``read_kept``).
     """
