@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.coding import CodingConfig
-from foretaste.recommenders.core.generator import CodeLoss
+from foretaste.recommenders.core.generator import CodeLoss, Generator
 from foretaste.recommenders.mdgr import MDGR, Beams, Begun, MDGRNetwork
 
 from .generators import fitted, generator
@@ -304,3 +305,51 @@ def test_products_over_the_catalog_are_in_bfloat16_when_asked_for(ordinary: Spli
         whole, half = float(loss(batch, False)), float(loss(batch, True))
     assert half != whole
     assert half == pytest.approx(whole, rel=5e-3)
+
+
+@torch.no_grad()
+def likelihoods(model: Generator) -> torch.Tensor:
+    """Of all 30 items after ``HISTORY``."""
+    items = torch.tensor([HISTORY]).repeat(30, 1)
+    return model.network.likelihood(items, torch.full((30,), len(HISTORY)), torch.arange(30))
+
+
+def reordered(model: Generator, order: list[int]) -> Generator:
+    """The model with its slots in another order: their codes, and the weights that are theirs."""
+    codes, made = model.codes, generator(model.name, **model.config.model_dump())
+    made.codes = replace(
+        codes,
+        table=codes.table[:, order],
+        nearest=codes.nearest[:, order],
+        codebooks=tuple(codes.codebooks[slot] for slot in order),
+    )
+    made.network = made._network(made.codes)
+    state, dim = model.network.state_dict(), model.config.dim
+    slots, numbers = len(order), np.arange(sum(codes.sizes)).reshape(len(order), -1)
+    for name in ("hidden", "slot", "place.weight"):
+        if name in state:
+            state[name] = state[name][order]
+    state["codes.vectors.weight"] = state["codes.vectors.weight"][numbers[order].ravel()]
+    first = state["joined.0.weight"].view(-1, slots, dim)  # what is read side by side
+    state["joined.0.weight"] = first[:, order].flatten(1)
+    made.network.load_state_dict(state)
+    made.network.eval()
+    made.catalog, made.popularity = model.catalog, model.popularity
+    return made
+
+
+def test_the_order_of_slots_says_nothing(ordinary: Split):
+    """To one that fills them in any order; to one that writes the same codes it is the way."""
+    order = [2, 0, 3, 1]
+    parallel = fitted("mdgr", ordinary)
+    torch.testing.assert_close(
+        likelihoods(reordered(parallel, order)), likelihoods(parallel), atol=1e-4, rtol=1e-4
+    )
+    turned = reordered(parallel, order)
+    assert isinstance(parallel, MDGR) and isinstance(turned, MDGR)
+    for warm_up in (0, 1, 4):
+        found, again = searched(parallel, warm_up), searched(turned, warm_up)
+        assert again == pytest.approx(found, abs=1e-3)
+    writing = fitted("tiger", ordinary, codes=parallel.config.codes)
+    changed = likelihoods(reordered(writing, order)) - likelihoods(writing)
+    assert float(changed.abs().max()) > 0.01
