@@ -64,8 +64,8 @@ LOCAL = {"optimizer": "sgd", "learning_rate": 1.0, "epochs": 1, "clip": 0.0, "wi
 """One step of gradient descent a round, so that nothing but the loss differs between arms."""
 SERVER = {"optimizer": "adam", "learning_rate": 0.01, "momentum": 0.9, "epsilon": 1e-7}
 """The mean over 430 clients of rows that few of them touch is tiny: FedAdam makes steps of it."""
-CONTRAST = 0.1
-"""The usual weight of the contrast, as in the note on the paper."""
+ROUNDS, CONTRAST = 200, 0.1
+"""The usual rounds, and weight of the contrast as in the note on the paper."""
 ALONE = {"optimizer": "adam", "learning_rate": 0.01, "epochs": 30, "windows": 2}
 """Of a user who trains by itself."""
 
@@ -132,9 +132,10 @@ class Setting(NamedTuple):
 
     @property
     def row(self) -> str:
-        """For the table, where the weight of the contrast is told when it is not the usual one."""
+        """For the table, where rounds and the weight of the contrast are told if not the usual."""
         weight = "" if self.contrast == CONTRAST else f", contrast {self.contrast:g}"
-        return self.condition + weight
+        rounds = "" if self.rounds == ROUNDS else f", {self.rounds} rounds"
+        return self.condition + weight + rounds
 
 
 def users_of(setting: Setting, seed: int) -> NodeUsers:
@@ -206,7 +207,6 @@ def federated(setting: Setting, arm: Arm, seed: int, folder: Path) -> dict[str, 
     found = figures(recommender, split.test)
     promoted = Sequences.from_lists([[method.config.attack.item]] * len(split.test))
     listed = figures(recommender, replace(split.test, targets=promoted))["hr@20"].mean()
-    # Of one client's messages, of the serialised bytes.
     facts = {"up": done.curve[-1].up, "down": done.curve[-1].down, "best": done.best_round or 0}
     return {**found, **facts, "valid": done.best_value or 0.0, "listed": listed}
 
@@ -358,7 +358,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", choices=sorted(MODELS), default="sasrec")
-    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--contrast", type=float, nargs="+", default=[CONTRAST])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.0])
     parser.add_argument("--attack", nargs="+", default=["none"], choices=ATTACKS)
