@@ -191,7 +191,7 @@ class Server:
                 break
         if answered and users >= self.config.min_clients:
             self._skipped = 0
-        elif not answered or set(self.fleet.nodes()) > set(answered):
+        elif not answered or set(self.fleet.nodes()) - set(answered):
             self._skipped += 1
             chance = answered and self.config.clients < 1 and self._skipped < MOST_SKIPPED
             if not chance:
