@@ -103,7 +103,7 @@ class S2GRNetwork(TIGERNetwork):
     def taught(self) -> int:
         """Levels whose thoughts are taught; what only tells collisions apart has no clusters.
 
-        None where ``align`` is 0 or there are no thoughts.
+        0 where ``align`` is 0 or there are no thoughts.
         """
         return len(self.pointing)
 
