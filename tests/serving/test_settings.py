@@ -9,6 +9,7 @@ import pytest
 from foretaste.errors import InputError
 from foretaste.serving.service import Service
 from foretaste.serving.settings import Settings, same_token
+from foretaste.serving.stores.lmdb_store import LmdbStore
 
 
 def test_the_default_store_lies_beside_the_first_run(monkeypatch, tmp_path):
@@ -30,6 +31,10 @@ def test_the_default_store_lies_beside_the_first_run(monkeypatch, tmp_path):
         ({"log_ttl": 0}, "serve.log_ttl"),
         ({"store_timeout": 0}, "serve.store_timeout"),
         ({"store_timeout": 2}, "serve.store_timeout = 2: only of --store redis"),
+        (
+            {"store": "memory", "store_sync": False},
+            "serve.store_sync = false: only of --store lmdb",
+        ),
     ],
 )
 def test_wrong_settings_are_said(values, said):
@@ -41,11 +46,19 @@ def test_wrong_settings_are_said(values, said):
 
 def test_the_store_is_opened_as_the_settings_say(run_folder, tmp_path):
     chosen: dict[str, object] = {"runs": (run_folder("ease"),), "ttl": 7, "log_ttl": 11}
-    for address, more in ((f"lmdb:{tmp_path}", {}), ("redis://127.0.0.1:1", {"store_timeout": 3})):
+    cases: list[tuple[str, dict[str, object]]] = [
+        (f"lmdb:{tmp_path}", {"store_sync": False}),
+        ("redis://127.0.0.1:1", {"store_timeout": 3}),
+    ]
+    for address, more in cases:
         service = Service.open(Settings.build({**chosen, "store": address, **more}))
         store = service.store.store
         assert (store.ttl, store.log_ttl) == (7, 11)
-        assert not more or getattr(store, "_timeout", None) == 3
+        if "store_sync" in more:
+            assert isinstance(store, LmdbStore)
+            assert not store._environment._environment.flags()["sync"]
+        else:
+            assert getattr(store, "_timeout", None) == 3
         service.store.close()
 
 

@@ -99,6 +99,7 @@ class Service:
                 ttl=settings.ttl,
                 log_ttl=settings.log_ttl,
                 timeout=settings.store_timeout,
+                sync=settings.store_sync,
             )
         except StoreError as error:
             raise InputError(f"--store {settings.store_url}: {error}") from error

@@ -42,6 +42,8 @@ class Settings(BaseModel):
             ever, and only from the log can states be made again.
         store_timeout: Redis: seconds to wait for it (1 by default). After a wait in vain it is
             asked again later, and lists come without it.
+        store_sync: LMDB: wait for the disk at every write (it does by default), so that accepted
+            events survive a power cut too; without, they survive the death of the process only.
         states: answer from kept states; without it every answer is computed from the history.
         index: ``exact`` reads every item for every list; ``ivf`` and ``hnsw`` (faiss) may miss
             some, which pays above a million items.
@@ -72,6 +74,7 @@ class Settings(BaseModel):
     ttl: float | None = Field(default=30 * 86_400.0, gt=0, lt=1e10)
     log_ttl: float | None = Field(default=None, gt=0, lt=1e10)
     store_timeout: float | None = Field(default=None, gt=0, lt=3_600)
+    store_sync: bool | None = None
     states: bool = True
     index: Literal["exact", "ivf", "hnsw"] = "exact"
     recall: float = Field(default=0.95, gt=0, le=1)
@@ -118,6 +121,11 @@ class Settings(BaseModel):
             raise InputError(
                 f"serve.store_timeout = {settings.store_timeout:g}: only of --store redis://..., "
                 "others are on this machine. Leave it out."
+            )
+        if settings.store_sync is not None and not settings.store_url.startswith("lmdb:"):
+            raise InputError(
+                f"serve.store_sync = {str(settings.store_sync).lower()}: only of --store lmdb:..., "
+                "others have no such choice here. Leave it out."
             )
         return settings
 
