@@ -43,6 +43,30 @@ def test_items_are_asked_for_once_whoever_has_them():
     assert len(judge.asked) == 1  # the history alone
 
 
+def test_what_is_asked_of_items_is_kept_for_the_next_start(tmp_path):
+    """A device that starts again asks about histories, not about the catalog."""
+
+    def begun(judge: Taste) -> JudgedViews:
+        return JudgedViews(JudgedConfig(share=1.0), judge, catalog(), cache=str(tmp_path / "kept"))
+
+    first = begun(Taste()).make(request([0, 1], [3, 4]))
+    judge = Taste()
+    again = begun(judge).make(request([0, 1], [3, 4]))
+    assert len(judge.asked) == 2  # the histories alone
+    plain = judged(share=1.0, near=8, far=6, far_share=0.2, like=5, more=4, other=4)
+    for one, other in ((first, again), (first, plain.make(request([0, 1], [3, 4])))):
+        for row, same in zip(one.rows, other.rows, strict=True):
+            for view, like in zip(row, same, strict=True):
+                np.testing.assert_array_equal(view, like)
+
+    class Other(Taste):
+        identity = "another taste"
+
+    other = Other()
+    begun(other).make(request([0, 1]))
+    assert len(other.asked) > 1  # what one model said is nothing of another's
+
+
 def test_a_model_that_answers_no_number_rejects_all():
     class Broken(Taste):
         def log_probabilities(self, questions):

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from foretaste.data.catalog import Catalog
+from foretaste.language.cache import cache_of, key_of
 from foretaste.language.embed import TextConfig, embed
 from foretaste.language.texts import item_texts
 from foretaste.language.tfidf import TfidfConfig
@@ -101,7 +102,10 @@ class JudgedViews:
         cache: str | None = None,
         progress: Progress | None = None,
     ) -> None:
-        """Embed the titles. ``cache``: a file for the vectors of models.
+        """Embed the titles.
+
+        ``cache``: a file for the vectors of models, and for what the judge says of items whatever
+        the history is; as in ``embed``.
 
         Raises:
             InputError: when the catalog has no titles.
@@ -113,6 +117,7 @@ class JudgedViews:
         self.known = (self.vectors != 0).any(1)
         told = config.model_dump_json(exclude={"model"})
         self.identity = f"judged {judge.identity} {told}"
+        self._cache = cache_of(cache)
         self._alone: dict[int, float] = {}
         self._like: dict[int, list[int]] = {}
 
@@ -155,13 +160,13 @@ class JudgedViews:
             Question(f"{self._begin()}:", self._texts(alone[first : first + 16]))
             for first in range(0, len(alone), 16)
         ]
-        found = self._ask("titles alone", questions, progress)
+        found = self._ask_once("titles alone", questions, progress)
         self._alone |= dict(zip(alone, np.concatenate([[], *found]).tolist(), strict=True))
         questions = [
             Question(f"{self._begin()}: {self.titles[item]};", self._texts(nearest[item]))
             for item in fresh
         ]
-        found = self._ask("titles like others", questions, progress)
+        found = self._ask_once("titles like others", questions, progress)
         for item, scores in zip(fresh, found, strict=True):
             order = np.argsort(-self._gain(nearest[item], scores), kind="stable")
             self._like[item] = [nearest[item][place] for place in order]
@@ -209,6 +214,33 @@ class JudgedViews:
 
     def _texts(self, items: Sequence[int]) -> tuple[str, ...]:
         return tuple(f" {self.titles[int(item)]}" for item in items)
+
+    def _ask_once(
+        self, what: str, questions: list[Question], progress: Progress
+    ) -> list[np.ndarray]:
+        """As ``_ask``, of questions that come again: what was answered is kept by its content."""
+        if self._cache is None:  # rounded as what is kept is, so that it decides nothing
+            return [one.astype(np.float32) for one in self._ask(what, questions, progress)]
+        identity = f"log-probabilities {self.judge.identity}"
+        keys = [
+            [
+                key_of(identity, f"{len(one.context)} {one.context}{text}")
+                for text in one.continuations
+            ]
+            for one in questions
+        ]
+        known = self._cache.get(sorted({key for some in keys for key in some}))
+        missing = [place for place, some in enumerate(keys) if not known.keys() >= set(some)]
+        answers = self._ask(what, [questions[place] for place in missing], progress)
+        new = {
+            key: np.float32(score)
+            for place, scores in zip(missing, answers, strict=True)
+            for key, score in zip(keys[place], scores, strict=True)
+        }
+        if new:
+            self._cache.put(list(new), np.array([*new.values()], np.float32)[:, None])
+        known |= {key: np.array([score]) for key, score in new.items()}
+        return [np.concatenate([known[key] for key in some] or [[]]) for some in keys]
 
     def _ask(self, what: str, questions: list[Question], progress: Progress) -> list[np.ndarray]:
         """Questions of like length go together, since a batch is as long as its longest."""
