@@ -101,6 +101,14 @@ def test_a_run_of_a_glob_can_be_opened_from_anywhere(log, tmp_path, monkeypatch)
     )
 
 
+def test_a_path_may_begin_with_the_home_folder_and_is_never_made_of_nothing(log, monkeypatch):
+    monkeypatch.setenv("HOME", str(log.parent))
+    section = located(DataSection(source=f"~/{log.name}", items=f"~/{log.name}"))
+    assert section.source == section.items == str(log)
+    with pytest.raises(InputError, match="the path is empty"):
+        load_dataset(located(DataSection(source="")))
+
+
 def test_damaged_figures_of_a_finished_federation_are_made_again(log, tmp_path):
     from foretaste.federated.plan import Plan
     from foretaste.federated.running import federate, go_on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +25,14 @@ def load_dataset(section: DataSection) -> Dataset:
 
 
 def located(section: DataSection) -> DataSection:
-    """The section with its paths made absolute, so that a run can be opened from anywhere."""
+    """The section with its paths made absolute, so that a run can be opened from anywhere.
+
+    ``~`` is the home folder, as where a log is read; an empty path stays, for that to refuse.
+    """
     changed = {
-        name: str(Path(value).absolute())
+        name: str(Path(os.path.expanduser(value)).absolute())
         for name in ("source", "items")
-        if (value := getattr(section, name)) is not None
-        and not (name == "source" and _is_embedded(value))
+        if (value := getattr(section, name)) and not (name == "source" and _is_embedded(value))
     }
     return section.model_copy(update=changed)
 
