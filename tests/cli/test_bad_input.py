@@ -135,6 +135,12 @@ def test_truncated_weights(foretaste, run):
     assert "damaged" in one_line(foretaste("evaluate", run))
 
 
+def test_a_run_that_names_no_data(foretaste, run):
+    (run / "run.json").write_text('{"status": "training"}')
+    for verb in (("evaluate", run), ("recommend", run, "--user", "u1"), ("resume", run)):
+        assert "run.json: names no data" in one_line(foretaste(*verb))
+
+
 def test_weights_of_another_model(foretaste, run):
     from foretaste.storage import read_arrays, write_arrays
 

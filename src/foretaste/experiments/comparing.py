@@ -112,7 +112,7 @@ def check_comparable(runs: Sequence[RunFolder]) -> None:
     """Raise InputError unless the runs are different ones of the same data, cut in the same way."""
     _refuse_twice(runs)
     facts = {
-        "data": [_fingerprint(run) for run in runs],
+        "data": [run.fingerprint for run in runs],
         "split": [_split_of(run) for run in runs],
         "masking of seen items": [_exclude_of(run) for run in runs],
     }
@@ -132,13 +132,6 @@ def _refuse_twice(runs: Sequence[RunFolder]) -> None:
         if place in seen:
             raise InputError(f"{run.path}: named twice. Name every run once.")
         seen.add(place)
-
-
-def _fingerprint(run: RunFolder) -> str:
-    data = run.record.get("data")
-    if not isinstance(data, dict) or not data.get("fingerprint"):
-        raise InputError(f"{run.path / 'run.json'}: names no data. Train again.")
-    return data["fingerprint"]
 
 
 def _split_of(run: RunFolder) -> dict[str, object]:

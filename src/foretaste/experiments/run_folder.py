@@ -145,6 +145,18 @@ class RunFolder:
         """``run.json``: what was run on what, and what it cost."""
         return self._read_json("run.json", dict)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the data that the run is of.
+
+        Raises:
+            InputError: when ``run.json`` does not say.
+        """
+        data = self.record.get("data")
+        if not isinstance(data, dict) or not data.get("fingerprint"):
+            raise InputError(f"{self.path / 'run.json'}: names no data. Train again.")
+        return data["fingerprint"]
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """``metrics.json``: figures by part (``valid``, ``test``)."""

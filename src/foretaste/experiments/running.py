@@ -105,7 +105,7 @@ def _resumed(run: RunFolder, progress: Progress | None) -> RunFolder:
     recipe = Recipe.read(run.path / "recipe.toml")
     dataset = load_dataset(recipe.data)
     begun = run.path / "run.json"
-    if begun.exists() and run.record["data"]["fingerprint"] != dataset.fingerprint:
+    if begun.exists() and run.fingerprint != dataset.fingerprint:
         raise InputError(
             f"{recipe.data.source}: the data has changed since {run.path} began. "
             "Restore it, or train anew into another folder."
@@ -240,7 +240,7 @@ def reopen_data(run: RunFolder) -> tuple[Recipe, Dataset]:
     """
     recipe = Recipe.read(run.path / "recipe.toml")
     dataset = load_dataset(recipe.data)
-    if dataset.fingerprint != run.record["data"]["fingerprint"]:
+    if dataset.fingerprint != run.fingerprint:
         raise InputError(
             f"{recipe.data.source}: the data has changed since {run.path} was trained. "
             "Restore it, or train again."

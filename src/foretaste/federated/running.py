@@ -151,7 +151,7 @@ def go_on(folder: Path | str, *, progress: Progress | None = None) -> RunFolder:
             _measure(run, run.recommender(), split, recipe, progress or Silent())
         return run
     dataset = load_dataset(plan.recipe.data)
-    if run.record["data"]["fingerprint"] != dataset.fingerprint:
+    if run.fingerprint != dataset.fingerprint:
         raise InputError(
             f"{plan.recipe.data.source}: the data has changed since {run.path} began. "
             "Restore it, or begin anew in another folder."
