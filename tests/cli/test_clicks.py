@@ -61,3 +61,16 @@ def test_mistakes_are_told_in_a_line(foretaste: Call, rated: Path):
     assert "[evaluate] has no effect beside [clicks]" in wrong.err
     wrong = foretaste("evaluate", "r", "--split", "global-time")
     assert 'trained on "user-time"' in wrong.err
+
+
+def test_ratings_that_changed_are_other_data(foretaste: Call, rated: Path):
+    """They are what clicks are made of: figures before and after are not of the same labels."""
+    more = ["--data", rated, "--model", "din", "--clicks", "ratings", *SMALL]
+    assert foretaste("train", *more, "--run", "before").code == 0
+    turned = pl.read_csv(rated).with_columns(rating=6 - pl.col("rating"))
+    turned.write_csv(rated)
+    for verb in ("evaluate", "before"), ("recommend", "before", "--user", "u1"):
+        assert "the data has changed" in foretaste(*verb).err
+    assert foretaste("train", *more, "--run", "after").code == 0
+    unlike = foretaste("compare", "before", "after", "--metric", "user_auc")
+    assert "differ in their data" in unlike.err

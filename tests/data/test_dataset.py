@@ -92,6 +92,17 @@ def test_the_fingerprint_is_of_the_content_alone() -> None:
     assert other.fingerprint == data.fingerprint
 
 
+def test_the_rated_fingerprint_is_of_the_ratings_too() -> None:
+    data = dataset(LOG)
+    assert data.rated_fingerprint == data.fingerprint
+    ratings = np.arange(data.interactions, dtype=np.float32)
+    ratings[0] = np.nan
+    others = [ratings, ratings + 1, np.nan_to_num(ratings)]
+    prints = {replace(data, ratings=values).rated_fingerprint for values in others}
+    assert len(prints | {data.fingerprint}) == 4
+    assert replace(data, ratings=-ratings * -1).rated_fingerprint in prints  # another NaN
+
+
 def test_ties_are_stable_in_a_long_log() -> None:
     # Short lists are sorted in a stable way by chance, long ones are not.
     rows = [(f"u{n % 3}", f"i{(n * 7919) % 1009:04d}", n % 2) for n in range(30_000)]

@@ -31,8 +31,8 @@ class Dataset:
         notes: what reading changed or left out, one line each.
         k_core: the k of a k-core filter that was applied to the whole log, 0 for none.
         ratings: float32 ``[events]`` in the order of ``sequences.items``, NaN where an event has
-            none; None when the log has none. Not part of the fingerprint, which tells logs apart
-            by who met what and when.
+            none; None when the log has none. Not part of ``fingerprint``, which tells logs apart
+            by who met what and when, but of ``rated_fingerprint``.
     """
 
     name: str
@@ -103,6 +103,14 @@ class Dataset:
             if array is not None:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    @cached_property
+    def rated_fingerprint(self) -> str:
+        """``fingerprint`` and the ratings, for what is made of them; without any, the former."""
+        if self.ratings is None:
+            return self.fingerprint
+        ratings = np.nan_to_num(self.ratings, nan=np.inf)  # NaN may be written in several ways
+        return hashlib.blake2b(self.fingerprint.encode() + ratings.data, digest_size=16).hexdigest()
 
     @property
     def interactions(self) -> int:

@@ -112,8 +112,8 @@ def check_comparable(runs: Sequence[RunFolder]) -> None:
     """Raise InputError unless the runs are different ones of the same data, cut in the same way."""
     _refuse_twice(runs)
     facts = {
-        "data": [run.fingerprint for run in runs],
         "split": [_split_of(run) for run in runs],
+        "data": [run.fingerprint for run in runs],
         "masking of seen items": [_exclude_of(run) for run in runs],
     }
     for what, values in facts.items():

@@ -105,7 +105,7 @@ def _resumed(run: RunFolder, progress: Progress | None) -> RunFolder:
     recipe = Recipe.read(run.path / "recipe.toml")
     dataset = load_dataset(recipe.data)
     begun = run.path / "run.json"
-    if begun.exists() and run.fingerprint != dataset.fingerprint:
+    if begun.exists() and run.fingerprint != _fingerprint(dataset, recipe):
         raise InputError(
             f"{recipe.data.source}: the data has changed since {run.path} began. "
             "Restore it, or train anew into another folder."
@@ -240,12 +240,17 @@ def reopen_data(run: RunFolder) -> tuple[Recipe, Dataset]:
     """
     recipe = Recipe.read(run.path / "recipe.toml")
     dataset = load_dataset(recipe.data)
-    if dataset.fingerprint != run.fingerprint:
+    if run.fingerprint != _fingerprint(dataset, recipe):
         raise InputError(
             f"{recipe.data.source}: the data has changed since {run.path} was trained. "
             "Restore it, or train again."
         )
     return recipe, dataset
+
+
+def _fingerprint(dataset: Dataset, recipe: Recipe) -> str:
+    """Of what a run sees of its data: clicks are made of ratings, a split of who met what."""
+    return dataset.fingerprint if recipe.clicks is None else dataset.rated_fingerprint
 
 
 def _codes_of(recipe: Recipe) -> tuple[LearntFrom, ...] | None:
@@ -276,7 +281,8 @@ def _record(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": machine() | {"device": recipe.run.device, "threads": recipe.run.threads},
-        "data": describe_data(dataset, recipe.data),
+        "data": describe_data(dataset, recipe.data)
+        | {"fingerprint": _fingerprint(dataset, recipe)},
         "split": cut,
         "leakage": describe_leakage(leakage),
     }
