@@ -148,7 +148,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _one_task(self) -> Self:
         for name in OF_LISTS if self.clicks is not None else ():
-            if getattr(self, name) != type(self).model_fields[name].default:
+            if name in self.model_fields_set:  # even its defaults: clicks have others
                 raise ValueError(f"[{name}] has no effect beside [clicks]. Leave one of them out.")
         return self
 
@@ -184,7 +184,8 @@ class Recipe(Section):
         Raises:
             InputError: for a field that does not exist or a value that is not allowed.
         """
-        return self.build(merged(self.model_dump(mode="json"), settings), place="settings")
+        given = self.model_dump(mode="json", exclude_unset=True)
+        return self.build(merged(given, settings), place="settings")
 
     def recommender(self) -> Recommender:
         """The model that the recipe names, not fitted."""
