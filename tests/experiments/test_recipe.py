@@ -59,6 +59,11 @@ def test_merged_leaves_its_input_alone():
         ({"split": {"kind": "random"}}, "kind"),
         ({"model": {"name": "ease"}, "train": {"epochs": 3}}, "no effect"),
         ({"evaluate": {"metrics": ["foo@10"]}}, "foo@10"),
+        (
+            {"split": {"kind": "leave-last-out", "test_share": 0.3}},
+            "split: test_share has no",
+        ),
+        ({"split": {"kind": "leave-last-out", "targets": "next"}}, 'kind = "leave-last-out"'),
     ],
 )
 def test_mistakes_are_named(values, says):

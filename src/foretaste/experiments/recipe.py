@@ -27,6 +27,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _refuse_unused(section: Section, unused: Sequence[str], chosen: str) -> None:
+    """Raise ValueError for a field that says something and has no effect with what is chosen."""
+    for name in unused:
+        if getattr(section, name) != type(section).model_fields[name].default:
+            raise ValueError(
+                f'{name} has no effect with {chosen} = "{getattr(section, chosen)}". Leave it out.'
+            )
+
+
 class DataSection(Section):
     """What is read, and how; see ``foretaste.data.read_interactions``.
 
@@ -55,6 +64,12 @@ class SplitSection(Section):
     min_item_count: int = Field(default=1, ge=1)
     refit: bool = False
 
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        if self.kind == "leave-last-out":
+            _refuse_unused(self, ("valid_share", "test_share", "targets"), "kind")
+        return self
+
 
 class ClicksSection(Section):
     """A task of clicks, in place of the next items of ``[split]``; see ``foretaste.data.clicks``.
@@ -75,11 +90,8 @@ class ClicksSection(Section):
 
     @model_validator(mode="after")
     def _used(self) -> Self:
-        for name in ("negatives",) if self.labels == "ratings" else ("threshold", "history"):
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(
-                    f'{name} has no effect with labels = "{self.labels}". Leave it out.'
-                )
+        unused = ("negatives",) if self.labels == "ratings" else ("threshold", "history")
+        _refuse_unused(self, unused, "labels")
         return self
 
 
