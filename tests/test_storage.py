@@ -123,6 +123,17 @@ def test_what_is_secret_only_its_owner_may_read(tmp_path: Path, monkeypatch):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
+def test_nobody_may_read_what_the_umask_of_the_user_forbids(tmp_path: Path):
+    """Run folders hold who met what."""
+    before = os.umask(0o077)
+    try:
+        write_arrays(tmp_path / "arrays", ARRAYS)
+        write_whole(tmp_path / "bytes", b"")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):

@@ -63,7 +63,9 @@ def write_arrays(
 
 
 def write_whole(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Write a file in one step: beside it first, then in its place; ``mode`` is who may read it.
+    """Write a file in one step: beside it first, then in its place.
+
+    ``mode`` is who may read it, less what the umask of the process forbids.
 
     Raises:
         WriteError: when the disk is full or the folder cannot be written.
@@ -80,7 +82,8 @@ def _replace(path: Path, write: Callable[[Path], object], size: int, mode: int =
     partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch(mode)  # before anything is in it
+        partial.touch(mode)  # before anything is in it; less what the user's umask forbids
+        mode = partial.stat().st_mode & 0o777
         write(partial)
         partial.chmod(mode)  # safetensors would let nobody else read it
         with partial.open("rb+") as file:
