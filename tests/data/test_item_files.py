@@ -66,6 +66,17 @@ def test_ids_that_pandas_made_floats_are_whole_again(tmp_path):
     assert dict(items.select("item_id", "title").iter_rows()) == {"1": "A", "2": "B"}
 
 
+def test_ids_beyond_whole_numbers_stay_numbers(tmp_path, check_contract):
+    ids = [1e30, 2e30, 1.0]
+    path = tmp_path / "items.parquet"
+    pl.DataFrame({"item_id": ids, "title": ["A", "B", "C"]}).write_parquet(path)
+    log = read_interactions(pl.DataFrame({"user": ids, "item": ids}), items=path)
+    check_contract(log)
+    assert log.frame["user_id"].n_unique() == 3
+    assert log.items is not None
+    assert log.items["item_id"].to_list() == log.frame["item_id"].to_list()
+
+
 def test_a_file_about_other_items_is_told(tmp_path):
     log = write(tmp_path / "log.csv", CSV)
     other = write(tmp_path / "items.csv", "item_id,title\nx1,A\nx2,B\n")

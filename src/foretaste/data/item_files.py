@@ -12,7 +12,7 @@ import polars.selectors as cs
 from foretaste.data import formats
 from foretaste.data.columns import ITEM_NAMES, words
 from foretaste.data.formats_text import lines_of
-from foretaste.data.sources import Table, counted, listed, plainly, require_rows
+from foretaste.data.sources import Table, counted, listed, plainly, require_rows, whole_again
 from foretaste.data.text_files import TextFile, open_text
 from foretaste.errors import InputError
 
@@ -186,12 +186,7 @@ def _split(expression: pl.Expr, mark: str) -> pl.Expr:
 def _tidied(
     frame: pl.DataFrame, place: str, notes: tuple[str, ...]
 ) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    ids = frame["item_id"]
-    if ids.dtype.is_float():  # whole numbers that pandas made floats, because of a gap
-        whole = ids.cast(pl.Int64, strict=False)
-        known = ids.is_not_null() & ids.is_finite()
-        if (whole == ids).filter(known).all():
-            frame = frame.with_columns(whole.alias("item_id"))
+    frame = frame.with_columns(whole_again(frame["item_id"]))
     plain = [
         pl.col(name).cast(pl.String, strict=False).str.strip_chars().replace("", None)
         for name in ("item_id", "title", "text")

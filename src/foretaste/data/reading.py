@@ -24,6 +24,7 @@ from foretaste.data.sources import (
     require_rows,
     rows_where,
     shown,
+    whole_again,
 )
 from foretaste.data.timestamps import to_milliseconds
 from foretaste.errors import EmptyLogError, InputError
@@ -191,22 +192,16 @@ def _converted(
 
 
 def _ids(column: pl.Series, name: str, role: str, place: str) -> pl.Series:
-    """Ids as text, numbered for the filters.
-
-    Whole numbers that pandas made floats, because of a gap elsewhere, become whole again.
-    """
+    """Ids as text, numbered for the filters."""
     missing = column.is_null()
     if column.dtype.is_float():
         missing = missing | ~column.is_finite()
-        whole = column.cast(pl.Int64, strict=False)
-        if (whole == column).all():
-            column = whole
     if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
         raise InputError(
             f'{place}: column "{name}" holds {column.dtype} values, not {role} ids. Name another '
             f"column with --{role}-col."
         )
-    text = column.cast(pl.String).str.strip_chars()
+    text = whole_again(column).cast(pl.String).str.strip_chars()
     missing = missing | text.is_in(_MISSING_WORDS).fill_null(False)
     if missing.any():
         raise InputError(

@@ -136,6 +136,16 @@ def nearest(value: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[close[0]]}?" if close else ""
 
 
+def whole_again(ids: pl.Series) -> pl.Series:
+    """Whole numbers that pandas made floats, because of a gap, as such; other ids as they are."""
+    if not ids.dtype.is_float():
+        return ids
+    whole = ids.cast(pl.Int64, strict=False)
+    present = ids.is_not_null() & ids.is_finite()
+    # A number that no Int64 holds has become null, and is not the same.
+    return whole if (whole == ids).fill_null(False).filter(present).all() else ids
+
+
 def require_rows(frame: pl.DataFrame, place: str) -> None:
     """Raise when nothing was read."""
     if frame.is_empty():
