@@ -77,6 +77,16 @@ def test_ids_beyond_whole_numbers_stay_numbers(tmp_path, check_contract):
     assert log.items["item_id"].to_list() == log.frame["item_id"].to_list()
 
 
+def test_a_title_is_never_cut_at_a_delimiter_that_nobody_quoted(tmp_path):
+    """Else what is left of it would become the category."""
+    write(tmp_path / "ratings.csv", "user,item\na,1\nb,2\n")
+    path = write(tmp_path / "movies.csv", "item_id,title\n1,Heat\n2,The Good, the Bad\n")
+    with pytest.raises(InputError, match=r"movies.csv: more than 2 fields in 1 row \(.*row 2\)"):
+        read_interactions(tmp_path / "ratings.csv", items=path)
+    (note,) = read_interactions(tmp_path / "ratings.csv").notes
+    assert note.startswith("items not read: movies.csv: more than 2 fields")
+
+
 def test_a_file_about_other_items_is_told(tmp_path):
     log = write(tmp_path / "log.csv", CSV)
     other = write(tmp_path / "items.csv", "item_id,title\nx1,A\nx2,B\n")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-import polars.selectors as cs
 
 from foretaste.data import formats
 from foretaste.data.columns import ITEM_NAMES, words
@@ -148,12 +147,8 @@ def _read_table(table: Table, *, token_seq: bool) -> pl.DataFrame:
         title = next(iter(free), None)
     categories = _first_named(free, _CATEGORIES)
     text = _first_named([n for n in free if n != title], _TEXTS)
-    with plainly(table.place):
-        chosen = {"item_id": item, "title": title, "categories": categories, "text": text}
-        frame = table.rows.select(
-            cs.by_name(name).as_expr().alias(role) for role, name in chosen.items() if name
-        ).collect(engine="streaming")
-    require_rows(frame, table.place)
+    chosen = {"item_id": item, "title": title, "categories": categories, "text": text}
+    frame = table.read({role: name for role, name in chosen.items() if name})
     if categories:
         frame = frame.with_columns(_as_list(frame["categories"], token_seq))
     return frame

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import polars as pl
-import polars.selectors as cs
 
 from foretaste.data import filtering, item_files
 from foretaste.data.columns import guess_columns
@@ -20,7 +19,6 @@ from foretaste.data.sources import (
     counted,
     first_row,
     nearest,
-    plainly,
     require_rows,
     rows_where,
     shown,
@@ -150,20 +148,9 @@ def _collect(table: Table, guess: ColumnGuess) -> tuple[pl.DataFrame, list[str]]
     roles = {"user_id": guess.user, "item_id": guess.item}
     roles |= {"timestamp": guess.time} if guess.time else {}
     roles |= {"rating": guess.rating} if guess.rating else {}
-    surplus = [pl.col(table.overflow).is_not_null()] if table.overflow else []
-    columns = [cs.by_name(column).as_expr().alias(role) for role, column in roles.items()]
-    with plainly(table.place):
-        raw = table.rows.select(*columns, *surplus).collect(engine="streaming")
-    require_rows(raw, table.place)
+    raw = table.read(roles)
     if not table.overflow:
         return raw, []
-    long = raw.get_column(table.overflow)
-    if long.any():
-        raise InputError(
-            f"{table.place}: more than {len(table.names())} fields in {rows_where(long)}. Quote "
-            "fields that hold the delimiter, or name the kind of file with --format."
-        )
-    raw = raw.drop(table.overflow)
     filled = raw.filter(pl.any_horizontal(pl.all().is_not_null()))
     require_rows(filled, table.place)
     blank = raw.height - filled.height

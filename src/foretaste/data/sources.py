@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,27 @@ class Table:
             sample = rows.head(SAMPLE_ROWS).collect()
             # Polars stops a head at a quote that never closes, without a word; a full read tells.
             return sample if sample.height else rows.collect(engine="streaming").head(SAMPLE_ROWS)
+
+    def read(self, columns: Mapping[str, str]) -> pl.DataFrame:
+        """Columns of the source under other names, ``{"item_id": "sku"}``, at least one row.
+
+        Raises:
+            InputError: there is none, or one has more fields than the source has columns.
+        """
+        surplus = [pl.col(self.overflow).is_not_null()] if self.overflow else []
+        chosen = [cs.by_name(column).as_expr().alias(name) for name, column in columns.items()]
+        with plainly(self.place):
+            rows = self.rows.select(*chosen, *surplus).collect(engine="streaming")
+        require_rows(rows, self.place)
+        if not self.overflow:
+            return rows
+        long = rows.get_column(self.overflow)
+        if long.any():
+            raise InputError(
+                f"{self.place}: more than {len(self.names())} fields in {rows_where(long)}. Quote "
+                "fields that hold the delimiter; of a log, --format names the kind of file."
+            )
+        return rows.drop(self.overflow)
 
 
 @contextmanager
