@@ -16,6 +16,13 @@ _TELLING = 1e8
 # The last millisecond of the year 9999, the last that a date can show.
 _LAST = 253_402_300_799_999
 _WAY_OUT = "Mend the value, or name another column with --time-col."
+# Dates written as one number, from 1900 to 2100. As epochs they would lie in August 1970, in 1976
+# and after the year 2500.
+_COMPACT = (
+    (19_000_101, 21_001_231, "%Y%m%d"),
+    (190_001_010_000, 210_012_312_359, "%Y%m%d%H%M"),
+    (19_000_101_000_000, 21_001_231_235_959, "%Y%m%d%H%M%S"),
+)
 _SLICE = 1_000_000
 # Tried in turn on what the ones before left; with %#z a zone may be Z, +02, +0200 or +02:00.
 _LAYOUTS = (
@@ -31,8 +38,8 @@ def to_milliseconds(column: pl.Series, place: str) -> pl.Series:
     """Convert a column of times to Int64 milliseconds since 1970, UTC.
 
     Understood are epochs in seconds, milliseconds, microseconds or nanoseconds (numbers or
-    numeric text, the unit by size), ``20130401``, ISO 8601 text with or without a zone, and
-    Polars dates and datetimes. A time without a zone is taken as UTC.
+    numeric text, the unit by size), ``20130401`` and ``20130401165500``, ISO 8601 text with or
+    without a zone, and Polars dates and datetimes. A time without a zone is taken as UTC.
 
     Args:
         column: the values; nulls are errors.
@@ -148,13 +155,14 @@ def _scaled(numbers: pl.Series, unit: int, column: pl.Series, place: str) -> pl.
 
 
 def _compact_dates(numbers: pl.Series) -> pl.Series | None:
-    """``20130401`` as a date, when all values are; as epochs they would all lie in August 1970."""
-    if numbers.dtype.is_float() or not numbers.is_between(19_000_101, 21_001_231).all():
-        return None
-    dates = numbers.cast(pl.String).str.to_date("%Y%m%d", strict=False)
-    if dates.null_count():
-        return None
-    return dates.cast(pl.Datetime("ms")).dt.epoch("ms").rename(numbers.name)
+    """``20130401`` and the like as dates, when all values are; None else."""
+    for low, high, layout in _COMPACT:
+        if not numbers.dtype.is_float() and numbers.is_between(low, high).all():
+            text = numbers.cast(pl.String)
+            dates = text.str.to_datetime(layout, strict=False, time_unit="ms")
+            if not dates.null_count():
+                return dates.dt.epoch("ms").rename(numbers.name)
+    return None
 
 
 def _not_a_time(column: pl.Series, mask: pl.Series, place: str) -> InputError:
