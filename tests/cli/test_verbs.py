@@ -21,6 +21,16 @@ def test_a_csv_is_all_that_train_needs(foretaste, log):
     assert again.json["run"] == "runs/log-popularity"
 
 
+def test_the_kind_of_file_can_be_said(foretaste, tmp_path):
+    """It is the way out that messages name: here first words repeat, and are users all the same."""
+    lines = ["a 1 2 3 4", "b 2 3 4 5", "c 3 4 5 1", "a 5"]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    more = ("--split", "leave-last-out", "--model", "popularity", "--run", "r", "--quiet")
+    done = foretaste("train", "--data", "log.txt", "--format", "sequences", *more)
+    assert done.code == 0, done.err
+    assert foretaste("recommend", "r", "--user", "a", "--json").json["history"] == list("12345")
+
+
 def test_train_shows_the_columns_it_guessed(foretaste, log):
     done = foretaste("train", "--data", log, "--model", "popularity")
     assert done.code == 0, done.err

@@ -209,6 +209,7 @@ def test_options_that_do_not_fit(tmp_path):
     assert "Did you mean parquet?" in refusal(path, format="parkett")
     assert "not a Parquet file" in refusal(path, format="parquet")
     assert "not a JSON object" in refusal(path, format="jsonl")
+    assert 'format = "csv"' in refusal(pl.DataFrame({"user": [1], "item": [2]}), format="csv")
     assert "none of first, last, keep" in refusal(path, duplicates="none")
     assert "k_core=0" in refusal(path, k_core=0)
     assert "min_rating=nan" in refusal(path, min_rating=float("nan"))

@@ -86,6 +86,8 @@ def test_an_embedded_name_is_no_path_even_beside_a_folder_of_that_name(tmp_path,
     assert len(load_dataset(section).catalog) > 10_000
     with pytest.raises(InputError, match="comes with its own titles"):
         load_dataset(DataSection(source="movietweetings", items="none.csv"))
+    with pytest.raises(InputError, match="--format tsv: movietweetings comes with its own format"):
+        load_dataset(DataSection(source="movietweetings", format="tsv"))
 
 
 def test_a_run_of_a_glob_can_be_opened_from_anywhere(log, tmp_path, monkeypatch):

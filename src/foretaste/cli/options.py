@@ -41,6 +41,12 @@ UserCol = Annotated[str | None, typer.Option("--user-col", help="The column of u
 ItemCol = Annotated[str | None, typer.Option("--item-col", help="The column of item ids.")]
 TimeCol = Annotated[str | None, typer.Option("--time-col", help="The column of times.")]
 RatingCol = Annotated[str | None, typer.Option("--rating-col", help="The column of ratings.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="The kind of file, such as tsv or sequences; told from it by default."
+    ),
+]
 Items = Annotated[str | None, typer.Option("--items", help="A file of item titles.")]
 MinRating = Annotated[
     float | None, typer.Option("--min-rating", help="Keep ratings from here on as positives.")

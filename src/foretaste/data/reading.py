@@ -59,7 +59,8 @@ def read_interactions(
         time_col: the column of times, likewise; ``""`` says that there is none, and the order of
             the rows is the time.
         rating_col: the column of ratings, likewise; ``""`` says that there is none.
-        format: one of ``foretaste.data.formats.FORMATS``; None tells it from the file.
+        format: one of ``foretaste.data.formats.FORMATS``; None tells it from the file. A frame
+            has none.
         min_rating: keep rows rated this or higher.
         duplicates: of a user's events with one item keep the ``"first"`` or ``"last"`` by time,
             or ``"keep"`` all. Rows equal in user, item and time are one event in any case.
@@ -73,6 +74,8 @@ def read_interactions(
     """
     _check_options(min_rating, k_core, duplicates)
     named = tuple(name for name in (user_col, item_col, time_col, rating_col) if name)
+    if format is not None and not _is_path(source):
+        raise InputError(f'format = "{shown(format)}": a frame is of none. Leave it out.')
     table = open_source(source, format, named) if _is_path(source) else open_frame(source)
     guess = _roles(table, user_col, item_col, time_col, rating_col)
     raw, notes = _collect(table, guess)

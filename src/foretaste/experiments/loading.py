@@ -46,10 +46,11 @@ def _read(section: DataSection) -> Interactions:
     options["k_core"] = section.k_core or None
     if not _is_embedded(section.source):
         return read_interactions(section.source, **options)
-    if section.items is not None:
-        raise InputError(
-            f"--items {section.items}: {section.source} comes with its own titles. Leave it out."
-        )
+    for field, own in (("items", "titles"), ("format", "format")):
+        if (value := getattr(section, field)) is not None:
+            raise InputError(
+                f"--{field} {value}: {section.source} comes with its own {own}. Leave it out."
+            )
     embedded = read_embedded(section.source)
-    filtered = read_interactions(embedded.frame, **{**options, "items": None})
+    filtered = read_interactions(embedded.frame, **options)
     return replace(filtered, items=embedded.items, source=embedded.source)
