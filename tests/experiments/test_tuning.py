@@ -48,12 +48,29 @@ def test_a_search_goes_on_only_as_itself(log, tmp_path):
         ({"model.shrink": {"low": 0, "high": 10.0, "log": True}}, "above 0"),
         ({"model.shrink": {"low": "a", "high": "b"}}, "write a list of choices"),
         ({"model.shrink": {"low": 2.0, "high": 1.0}}, "write a list of choices"),
+        ({"model.shrink": {"low": 1.0, "high": float("inf")}}, "write a list of choices"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_told_first(log, tmp_path, space, words):
     with pytest.raises(InputError, match=words):
         tune(recipe_of(log, space), tmp_path / "search")
     assert not (tmp_path / "search").exists()
+
+
+def test_a_search_that_was_killed_while_it_wrote_goes_on(log, tmp_path):
+    space = {"model.shrink": [1.0, 50.0]}
+    tune(recipe_of(log, space), tmp_path)
+    journal = tmp_path / "trials.log"
+    journal.write_bytes(journal.read_bytes()[:-30])  # of the last trial
+    assert tune(recipe_of(log, space, trials=3), tmp_path).trials == 3
+    assert tune(recipe_of(log, space, trials=4), tmp_path).trials == 4
+
+
+def test_a_journal_of_something_else_is_told(log, tmp_path):
+    for content in ("what is this\nand this\n", "3\n", "{}\n"):
+        (tmp_path / "trials.log").write_text(content)
+        with pytest.raises(InputError, match=r"trials.log: damaged .* another --folder"):
+            tune(recipe_of(log, {"model.shrink": [1.0]}), tmp_path)
 
 
 def test_a_space_over_models_may_hold_fields_of_each(log):

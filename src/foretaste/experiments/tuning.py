@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +124,14 @@ def _study(folder: Path, recipe: Recipe, data: str) -> Study:
         raise MissingExtraError("optuna", "tune") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    journal = folder / JOURNAL
+    _cut_half_a_line(journal)
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"{journal}: damaged ({error}). Restore it, or choose another --folder."
+        ) from error
     asked = recipe.model_dump(mode="json", exclude={"tune": {"trials"}})
     name = hashlib.sha256(json.dumps([asked, data], sort_keys=True).encode()).hexdigest()[:16]
     if {*optuna.get_all_study_names(storage)} - {name}:
@@ -135,6 +144,12 @@ def _study(folder: Path, recipe: Recipe, data: str) -> Study:
     # The sampler depends on how many trials there are, so a search that goes on draws afresh.
     study.sampler = optuna.samplers.TPESampler(seed=recipe.run.seed + len(study.trials))
     return study
+
+
+def _cut_half_a_line(journal: Path) -> None:
+    """Take off what a killed search has not finished: Optuna would write on in the same line."""
+    if journal.is_file() and not (written := journal.read_bytes()).endswith(b"\n"):
+        os.truncate(journal, written.rfind(b"\n") + 1)
 
 
 def _finished(study: Study) -> int:
@@ -157,7 +172,8 @@ def _ends(field: str, of: Any) -> list[Any]:
     if isinstance(of, Mapping) and {"low", "high"} <= set(of) <= {"low", "high", "log"}:
         ends = [of["low"], of["high"]]
         numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
-        if numbers and ends[0] < ends[1] and (ends[0] > 0 or not of.get("log", False)):
+        ordered = numbers and -math.inf < ends[0] < ends[1] < math.inf
+        if ordered and (ends[0] > 0 or not of.get("log", False)):
             return ends
     raise InputError(
         f'tune.space "{field}" = {of!r}: write a list of choices, or '
