@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,22 @@ def test_no_such_file(foretaste, tmp_path):
 def test_wrong_encoding(foretaste, tmp_path):
     (tmp_path / "log.csv").write_bytes(GOOD.encode("utf-16-le"))
     assert "log.csv" in one_line(foretaste("train", "--data", "log.csv", "--quiet"))
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_names_that_are_not_utf8(foretaste, tmp_path, log):
+    """As of files from an old disk; Python holds their odd bytes as surrogates."""
+    odd = os.fsdecode(b"caf\xe9")
+    (tmp_path / odd).mkdir()
+    shutil.copy(log, tmp_path / odd / "log.csv")
+    (tmp_path / "folder").mkdir()
+    shutil.copy(log, tmp_path / "folder" / f"{odd}.csv")
+    for data in (Path(odd) / "log.csv", odd, "folder"):
+        line = one_line(foretaste("train", "--data", data, "--model", "popularity", "--quiet"))
+        assert "the name is not UTF-8. Rename it." in line
+    more = ("--model", "popularity", "--quiet", "--run", f"{odd}/run")
+    assert "not UTF-8" in one_line(foretaste("train", "--data", log, *more))
+    assert not (tmp_path / odd / "run").exists()
 
 
 def test_gzip_cut_short(foretaste, tmp_path):

@@ -11,7 +11,7 @@ import polars as pl
 import polars.selectors as cs
 
 from foretaste.data import formats_text as text_formats
-from foretaste.data.sources import Table, listed, nearest, plainly, shown
+from foretaste.data.sources import Table, listed, nearest, plainly, require_utf8, shown
 from foretaste.data.text_files import TextFile, first_bytes, open_text
 from foretaste.errors import InputError
 
@@ -63,6 +63,8 @@ def open_source(source: str | Path, format: str | None, named: tuple[str, ...] =
             f'no format "{format}" (known: {listed(FORMATS)}).{nearest(format, FORMATS)}'
         )
     paths = _files(source)
+    for path in paths:
+        require_utf8(path.absolute())
     place = Path(source).name or str(source)
     tables = [_open_file(path, format, named, len(paths) > 1) for path in paths]
     return tables[0] if len(tables) == 1 else _joined(tables, place)

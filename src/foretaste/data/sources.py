@@ -157,6 +157,13 @@ def nearest(value: str, known: Iterable[str]) -> str:
     return f" Did you mean {by_lower[close[0]]}?" if close else ""
 
 
+def require_utf8(path: Path) -> None:
+    """Raise for a name of other bytes: neither Polars nor a recipe or JSON file can hold it."""
+    plain = str(path).encode(errors="backslashreplace").decode()
+    if plain != str(path):
+        raise InputError(f"{plain}: the name is not UTF-8. Rename it.")
+
+
 def whole_again(ids: pl.Series) -> pl.Series:
     """Whole numbers that pandas made floats, because of a gap, as such; other ids as they are."""
     if not ids.dtype.is_float():

@@ -14,6 +14,7 @@ from typing import Any, Self
 import polars as pl
 
 from foretaste.data.catalog import Catalog
+from foretaste.data.sources import require_utf8
 from foretaste.errors import InputError
 from foretaste.experiments.machine import main_process
 from foretaste.experiments.recipe import Recipe, read_toml
@@ -57,8 +58,9 @@ class RunFolder:
 
         Raises:
             InputError: when there is a run already, or a file that a run would write over, or the
-                folder cannot be written.
+                folder cannot be written or has a name that is not UTF-8.
         """
+        require_utf8(path.absolute())
         if (path / "recipe.toml").exists():
             raise InputError(
                 f"{path}: holds a run already. Choose another --run folder, or go on with it: "
