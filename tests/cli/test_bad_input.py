@@ -121,6 +121,11 @@ def test_a_recipe_with_a_misspelt_key(foretaste, tmp_path):
     assert '"learning_rate"' in line
 
 
+def test_a_recipe_with_a_byte_order_mark_is_read(foretaste, tmp_path):
+    (tmp_path / "recipe.toml").write_text("[train]\nlearning_rat = 0.1\n", encoding="utf-8-sig")
+    assert '"learning_rate"' in one_line(foretaste("train", "recipe.toml"))
+
+
 def test_a_recipe_that_is_no_toml(foretaste, tmp_path):
     (tmp_path / "recipe.toml").write_text("[train\n")
     assert "not TOML" in one_line(foretaste("train", "recipe.toml"))

@@ -24,7 +24,7 @@ def print_evaluation(summary: dict[str, Any]) -> None:
     print_table(title, ["metric", "mean (95 % interval)"], rows)
     slices = {name: of for name, of in summary["slices"]["users"].items() if of["users"]}
     first = next((metric for of in slices.values() for metric in of["metrics"]), None)
-    if first is None:  # evaluate.metrics may be empty: figures of lists are made all the same
+    if first is None:  # clicks are not sliced
         return
     shown = [
         f"{name}: {of['metrics'][first]['value']:.4f} ({of['users']:,} users)"
