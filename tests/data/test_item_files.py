@@ -110,3 +110,12 @@ def test_a_column_is_read_by_its_exact_name(tmp_path):
     items = read_interactions(log, items=path).items
     assert items is not None
     assert items["title"].to_list() == ["A", "B"]
+
+
+def test_lists_that_are_written_out_stand_beside_words(tmp_path):
+    rows = ["1\tAction|Drama", "2\t[none]", "3\t['Sci-Fi', \"Children's\"]", "4\t[]", "5\t"]
+    path = write(tmp_path / "items.tsv", "\n".join(["item_id\tgenres", *rows]))
+    log = read_interactions(pl.DataFrame({"user": ["a"], "item": ["1"]}), items=path)
+    assert log.items is not None
+    expected = [["Action", "Drama"], ["[none]"], ["Sci-Fi", "Children's"], [], None]
+    assert log.items["categories"].to_list() == expected

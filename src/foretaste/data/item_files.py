@@ -163,14 +163,16 @@ def _as_list(column: pl.Series, token_seq: bool) -> pl.Series:
     """Categories as lists: real lists, ``["A", "B"]`` written out, or words with a separator."""
     if isinstance(column.dtype, pl.List):
         return column.cast(pl.List(pl.String), strict=False)
-    text = column.cast(pl.String, strict=False)
-    present = text.drop_nulls()
-    if present.str.starts_with("[").mean() or 0.0:
-        quoted = text.str.extract_all(r""""[^"]*"|'[^']*'""")
-        return quoted.list.eval(pl.element().str.slice(1, pl.element().str.len_chars() - 2))
+    text = pl.lit(column.cast(pl.String, strict=False).str.strip_chars())
+    quoted = text.str.extract_all(r""""[^"]*"|'[^']*'""")
+    quoted = quoted.list.eval(pl.element().str.slice(1, pl.element().str.len_chars() - 2))
+    # One such text in a column says nothing of the others: "[none]" beside "Action|Drama".
+    written = text.str.contains(r"^\[.*\]$") & ((quoted.list.len() > 0) | (text == "[]"))
+    words = pl.select(text.filter(~written)).to_series()
     marks = ["|", ";", ","] + ([" "] if token_seq else [])
-    mark = next((m for m in marks if present.str.contains(m, literal=True).any()), "|")
-    return pl.select(_split(pl.lit(text), mark)).to_series().alias(column.name)
+    mark = next((m for m in marks if words.str.contains(m, literal=True).any()), "|")
+    lists = pl.when(written).then(quoted).otherwise(_split(text, mark))
+    return pl.select(lists).to_series().alias(column.name)
 
 
 def _split(expression: pl.Expr, mark: str) -> pl.Expr:
