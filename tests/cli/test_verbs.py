@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import polars as pl
@@ -38,6 +39,14 @@ def test_train_shows_the_columns_it_guessed(foretaste, log):
     assert "foretaste recommend runs/log-popularity" in done.out
 
 
+def test_a_run_keeps_its_command_as_a_shell_takes_it(foretaste, log, tmp_path):
+    log.rename(tmp_path / "my log.csv")
+    more = ("--model", "popularity", "--run", "r", "--quiet")
+    assert foretaste("train", "--data", "my log.csv", *more).code == 0
+    command = json.loads((tmp_path / "r/run.json").read_text())["command"]
+    assert command == f"foretaste train --data 'my log.csv' {' '.join(more)}"
+
+
 def test_quiet_is_silent(foretaste, log):
     done = foretaste("train", "--data", log, "--model", "popularity", "--quiet")
     assert (done.code, done.out, done.err) == (0, "", "")
@@ -68,8 +77,6 @@ def test_evaluate_gives_the_promised_object(foretaste, trained):
 
 
 def test_evaluate_repeats_what_train_measured(foretaste, trained):
-    import json
-
     written = json.loads((trained / "metrics.json").read_text())["test"]["metrics"]
     assert foretaste("evaluate", trained, "--json").json["metrics"] == written
 

@@ -74,6 +74,8 @@ def test_after_kill_9_the_weights_are_bit_for_bit_those_of_the_uninterrupted_run
     assert done.metrics["test"]["metrics"] == whole.metrics["test"]["metrics"]
     epochs = [epoch["epoch"] for epoch in done.record["fit"]["epochs"]]
     assert epochs == list(range(1, EPOCHS + 1))
+    begun = f"main.py train {tmp_path / 'recipe.toml'} --run {folder}"
+    assert done.record["command"] == begun  # of a resumed run too, this is how to repeat it
 
 
 def test_ctrl_c_leaves_a_run_that_can_go_on(long_recipe, tmp_path):

@@ -6,7 +6,9 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("foretaste", "numpy", "polars", "scipy", "torch", "lightning-fabric")
@@ -44,6 +46,13 @@ def peak_memory() -> int:
 def main_process() -> bool:
     """False in the helper processes of a training on several devices, which write nothing."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+def this_command() -> str:
+    """How this process was called, as a shell takes it."""
+    name = Path(sys.argv[0]).name
+    called = "foretaste" if name == "__main__.py" else name  # python -m foretaste
+    return shlex.join([called, *sys.argv[1:]])
 
 
 def _cpu_name() -> str:

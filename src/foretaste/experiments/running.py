@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +27,13 @@ from foretaste.experiments.describing import (
 )
 from foretaste.experiments.evaluating import Evaluation, Part, evaluate
 from foretaste.experiments.loading import load_dataset, located
-from foretaste.experiments.machine import machine, main_process, peak_memory, versions
+from foretaste.experiments.machine import (
+    machine,
+    main_process,
+    peak_memory,
+    this_command,
+    versions,
+)
 from foretaste.experiments.recipe import Recipe, SplitSection
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.progress import Progress, Silent
@@ -64,7 +69,7 @@ def train(
     prepared = prepare(dataset, recipe)
     if main_process():
         run = RunFolder.create(Path(folder), recipe)
-        run.log("started", command=command or " ".join(sys.argv))
+        run.log("started", command=command or this_command())
     else:
         run = RunFolder(folder)
     with run.alone():
@@ -140,7 +145,10 @@ def _run(
     begin = time.perf_counter()
     record = _record(recipe, dataset, prepared, command)
     first = main_process()
-    if first and not (run.path / "run.json").exists():
+    if (run.path / "run.json").exists():
+        # How it began is how to repeat it, whoever goes on with it.
+        record |= {name: run.record[name] for name in ("command", "started") if name in run.record}
+    elif first:
         run.write("run.json", record)
     context = replace(
         recipe.context(), folder=run.path, progress=progress, log=run.log if first else _nothing
@@ -277,7 +285,7 @@ def _record(
         "status": "training",
         "model": recipe.model["name"],
         "seed": recipe.run.seed,
-        "command": command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command or this_command(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": machine() | {"device": recipe.run.device, "threads": recipe.run.threads},

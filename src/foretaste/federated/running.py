@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -26,7 +25,7 @@ from foretaste.experiments.describing import (
 )
 from foretaste.experiments.evaluating import Evaluation
 from foretaste.experiments.loading import load_dataset, located
-from foretaste.experiments.machine import machine, peak_memory, versions
+from foretaste.experiments.machine import machine, peak_memory, this_command, versions
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import FORMAT, RunFolder
 from foretaste.experiments.running import evaluate_all, reopen, split_dataset, write_evaluations
@@ -117,7 +116,7 @@ def _begin(
     plan.method(split.catalog, folder / NODES if nodes_here else None)
     _warn_of_few_nodes(plan.config, node_count(split, plan.config.nodes))
     run = RunFolder.create(folder, plan.recipe)
-    command = command or " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = command or this_command()
     run.log("started", command=command)
     plan.write(run.path, split.catalog)
     run.write("run.json", _record(plan, dataset, split, command))
