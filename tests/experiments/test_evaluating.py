@@ -6,7 +6,7 @@ import numpy as np
 
 from foretaste.experiments.evaluating import evaluate
 from foretaste.experiments.loading import load_dataset
-from foretaste.experiments.running import split_dataset
+from foretaste.experiments.running import split_dataset, train
 from foretaste.recommenders.core.ranking import rank_queries
 
 
@@ -42,6 +42,14 @@ def test_slices_add_up_to_everybody(recipe):
         of["users"] * of["metrics"]["ndcg@10"]["value"] for of in users.values() if of["users"]
     )
     np.testing.assert_allclose(weighted / found.summary["users"], mean)
+
+
+def test_the_lists_to_read_are_those_that_the_figures_are_of(recipe, tmp_path):
+    popular = recipe.with_settings({"model.name": "popularity"})
+    for exclude, different in (("none", False), ("seen", True)):
+        run = train(popular.with_settings({"evaluate.exclude": exclude}), tmp_path / exclude)
+        lists = [[line["item_id"] for line in one["recommended"]] for one in run.samples]
+        assert any(one != lists[0] for one in lists) == different  # all are offered the same
 
 
 def test_item_slices_add_up_to_recall_under_ties(recipe):

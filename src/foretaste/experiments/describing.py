@@ -14,7 +14,7 @@ from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.split import Split
 from foretaste.experiments.recipe import DataSection, Recipe
 from foretaste.metrics import user_slices
-from foretaste.recommenders.core.base import Recommender
+from foretaste.recommenders.core.base import Exclude, Recommender
 from foretaste.recommenders.core.results import FitReport
 
 PERIODS = 60
@@ -83,14 +83,19 @@ def describe_fit(fit: FitReport, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def sample_lists(recommender: Recommender, split: Split, k: int = 10) -> list[dict[str, Any]]:
-    """A few test queries with their lists, the same queries for every model on a split."""
+def sample_lists(
+    recommender: Recommender, split: Split, exclude: Exclude, k: int = 10
+) -> list[dict[str, Any]]:
+    """A few test queries with their lists, the same queries for every model on a split.
+
+    ``exclude`` is that of the evaluation, so that the lists are those that the figures are of.
+    """
     queries = split.test
     lengths = queries.histories.lengths
     asked = np.flatnonzero(lengths >= min(5, lengths.max()))
     chosen = asked[np.linspace(0, len(asked) - 1, min(SAMPLES, len(asked))).astype(int)]
     histories, targets = queries.histories.take(chosen), queries.targets.take(chosen)
-    lists = recommender.recommend(histories, k)
+    lists = recommender.recommend(histories, k, exclude=exclude)
     titles = split.catalog.titles
     return [
         {

@@ -180,7 +180,9 @@ def _measure(
     progress: Progress,
 ) -> None:
     write_evaluations(run, evaluate_all(recommender, prepared, recipe, progress))
-    lists = [] if isinstance(prepared, ClickTask) else sample_lists(recommender, prepared)
+    lists = []
+    if isinstance(prepared, Split):
+        lists = sample_lists(recommender, prepared, recipe.evaluate.exclude)
     run.write("samples.json", lists)
 
 

@@ -240,7 +240,7 @@ def _measure(
         for part, one in evaluate_all(recommender, split, recipe, progress).items()
     }
     write_evaluations(run, evaluations)
-    run.write("samples.json", sample_lists(recommender, split))
+    run.write("samples.json", sample_lists(recommender, split, recipe.evaluate.exclude))
 
 
 def forget_secrets(folder: Path) -> None:
