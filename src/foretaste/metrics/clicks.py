@@ -226,17 +226,10 @@ def auc_difference(
     _, second = _checked(labels, b)
     _, group = _grouped(users, len(clicked))
     number = int(group.max()) + 1
-    rng = np.random.default_rng(seed)
-    differences: list[Floats] = []
-    at_a_time = max(1, _WEIGHTS_AT_A_TIME // len(clicked))
-    for start in range(0, resamples, at_a_time):
-        draws = min(at_a_time, resamples - start)
-        times = rng.multinomial(number, np.full(number, 1 / number), size=draws)  # [R, U]
-        weight = times[:, group].astype(np.float64)  # [R, n]
-        differences.append(
-            _weighted_auc(clicked, first, weight) - _weighted_auc(clicked, second, weight)
-        )
-    found = np.concatenate(differences)
+    pairs = [_Pairs.of(clicked, scores, group) for scores in (first, second)]
+    rng, share = np.random.default_rng(seed), np.full(number, 1 / number)
+    drawn = (rng.multinomial(number, share) for _ in range(resamples))  # [U] each
+    found = np.array([pairs[0].auc(times) - pairs[1].auc(times) for times in drawn])
     # Of very few users, a draw may hold one label alone, and then has no AUC.
     found = found[~np.isnan(found)]
     if not len(found):
@@ -329,16 +322,27 @@ def _group_aucs(
     return np.divide(above, pairs, out=np.full(groups, np.nan), where=pairs > 0)
 
 
-def _weighted_auc(clicked: npt.NDArray[np.bool_], scores: Floats, weight: Floats) -> Floats:
-    """AUC for each row of impression weights ``[R, n]``: float64 ``[R]``, NaN without both."""
-    order = np.argsort(scores, kind="stable")
-    values = scores[order]
-    begins = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
-    mark = clicked[order]
-    weight = weight[:, order]
-    positive = np.add.reduceat(weight * mark, begins, axis=1)  # [R, runs]
-    negative = np.add.reduceat(weight * ~mark, begins, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    pairs = positive.sum(1) * negative.sum(1)
-    above = (positive * below).sum(1)
-    return np.divide(above, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
+class _Pairs(NamedTuple):
+    """What AUC counts, sorted once, so that users can be drawn again in the time of a few sums."""
+
+    clicks: npt.NDArray[np.int64]  # [P], the users of clicks
+    others: npt.NDArray[np.int64]  # [N], the users of impressions without one, by their scores
+    below: npt.NDArray[np.int64]  # [P], how many of the others score less than each click
+    upto: npt.NDArray[np.int64]  # [P], how many score no more
+
+    @classmethod
+    def of(cls, clicked: npt.NDArray[np.bool_], scores: Floats, group: npt.NDArray) -> _Pairs:
+        """Those of impressions ``[n]``."""
+        order = np.argsort(scores, kind="stable")
+        mark, values, users = clicked[order], scores[order], group[order]
+        high, low = values[mark], values[~mark]
+        sides = np.searchsorted(low, high, "left"), np.searchsorted(low, high, "right")
+        return cls(users[mark], users[~mark], *sides)
+
+    def auc(self, times: npt.NDArray[np.int64]) -> float:
+        """AUC with every user counted ``times`` ``[U]``; NaN without both labels."""
+        clicks = times[self.clicks]
+        before = np.append(0, np.cumsum(times[self.others]))  # [N + 1]
+        pairs = clicks.sum() * before[-1]
+        above = clicks @ (before[self.below] + before[self.upto]) / 2  # a tie counts half
+        return above / pairs if pairs else math.nan
