@@ -139,6 +139,18 @@ def test_compare_pairs_runs(foretaste, log):
     assert "left out" not in shown
 
 
+def test_compare_of_a_single_user(foretaste, tmp_path):
+    (tmp_path / "one.csv").write_text(
+        "user,item,time\n" + "".join(f"a,i{n},{n}\n" for n in range(9))
+    )
+    for model in ("popularity", "markov"):
+        more = ("--model", model, "--run", model, "--quiet")
+        assert foretaste("train", "--data", "one.csv", *more).code == 0
+    shown = foretaste("compare", "popularity", "markov").out
+    assert "nan" not in shown
+    assert "the same 1 user\n" in shown
+
+
 def test_compare_tells_whom_it_leaves_out(foretaste, trained, tmp_path):
     for name in ("a", "b"):
         shutil.copytree(trained, tmp_path / name)

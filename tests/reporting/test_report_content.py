@@ -8,6 +8,7 @@ from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from foretaste.errors import InputError
@@ -264,3 +265,14 @@ def test_a_federation_tells_bytes_of_training_and_of_evaluation(
     run = make_run("sasrec", record={"federation": {"method": "fedavg", "rounds": rounds}})
     words = _words(write_report([run], tmp_path / "r.html"))
     assert "2 kB 7 kB for evaluation 3 kB 400 B for evaluation" in words
+
+
+def test_a_single_user_has_no_interval(three_runs, tmp_path):
+    for run in three_runs:
+        figures = pl.read_parquet(run / "metrics.parquet")
+        figures.filter(pl.col("user_id") == "1000").write_parquet(run / "metrics.parquet")
+    page = write_report(three_runs, tmp_path / "report.html")
+    assert "nan" not in re.findall(r"[a-z]+", page.read_text().lower())
+    words = _words(page)
+    assert "is of a single user, who shows no spread" in words
+    assert "on the same 1 user." in words

@@ -44,10 +44,9 @@ def show(found) -> None:
     from foretaste.data.sources import counted
 
     rows = [
-        [row.run, row.model, f"{row.value:.4f}", f"{row.low:.4f} to {row.high:.4f}"]
-        for row in found.rows
+        [row.run, row.model, f"{row.value:.4f}", _interval(row.low, row.high)] for row in found.rows
     ]
-    title = f"{found.metric} on {found.part}, the same {found.users:,} users"
+    title = f"{found.metric} on {found.part}, the same {counted(found.users, 'user')}"
     print_table(title, ["run", "model", "mean", "95 % interval"], rows)
     if found.left_out:
         say(f"{counted(found.left_out, 'user')} left out: not every run has {found.metric} there")
@@ -55,7 +54,7 @@ def show(found) -> None:
         [
             f"{pair.a} - {pair.b}",
             f"{pair.difference:+.4f}",
-            f"{pair.low:+.4f} to {pair.high:+.4f}",
+            _interval(pair.low, pair.high, "+"),
             f"{pair.p_holm:.4f}",
         ]
         for pair in found.pairs
@@ -63,6 +62,11 @@ def show(found) -> None:
     print_table(
         "differences, paired by user", ["pair", "difference", "95 % interval", "p (Holm)"], rows
     )
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    """Its ends; a single user has none."""
+    return f"{low:{sign}.4f} to {high:{sign}.4f}" if low == low else "-"
 
 
 def _finite(values: dict) -> dict:

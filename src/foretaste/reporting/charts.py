@@ -33,12 +33,12 @@ class Bar(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A difference with its interval; ``sure`` when chance is an unlikely explanation."""
+    """A difference with its interval (None: unknown); ``sure`` when chance hardly explains it."""
 
     label: str
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     sure: bool
     shown: str
 
@@ -93,9 +93,8 @@ def bars(
 
 def forest(rows: Sequence[Difference], *, title: str) -> Markup:
     """Differences as points with whiskers on both sides of a line at 0 (a forest plot)."""
-    low = min([0.0, *(row.low for row in rows)])
-    high = max([0.0, *(row.high for row in rows)])
-    steps = ticks(low, high)
+    ends = [end for row in rows for end in (row.value, row.low, row.high) if end is not None]
+    steps = ticks(min([0.0, *ends]), max([0.0, *ends]))
     drop = _drop(rows)
     height = (ROW + drop) * len(rows)
     zero = _percent(0, steps[0], steps[-1])

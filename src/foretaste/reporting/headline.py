@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from foretaste.data.sources import counted
 from foretaste.experiments.comparing import Comparison, Pair, Score
 from foretaste.reporting.runs import ReportedRun
 from foretaste.reporting.tables import Fact
@@ -99,10 +100,11 @@ def _compared(comparison: Comparison, runs: Sequence[ReportedRun]) -> tuple[str,
             f"{_name(best, runs)} has the highest {named} ({figure(best.value)}), but its lead "
             f"over {listing([_titles(runs)[run] for run in equal])} is within what chance gives."
         )
+    interval = signed_span(pair.low, pair.high)
+    sure = f"{interval} (95 % interval)" if interval else "of a single user, who shows no spread"
     details = [
-        f"Over {_name(second, runs)} the difference is {signed_span(pair.low, pair.high)} "
-        f"(95 % interval), p {p_value(pair.p_holm)} after Holm's correction, on the same "
-        f"{whole(comparison.users)} users.",
+        f"Over {_name(second, runs)} the difference is {sure}, p {p_value(pair.p_holm)} after "
+        f"Holm's correction, on the same {counted(comparison.users, 'user')}.",
         *_against_popularity(comparison, runs),
         "The intervals say how much depends on which users were asked. They do not say how "
         "another seed or another period would do.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
+from foretaste.data.sources import counted
 from foretaste.errors import InputError
 from foretaste.experiments.comparing import LESS_IS_BETTER, Comparison, compare
 from foretaste.reporting import charts
@@ -231,8 +232,8 @@ def _pairs(comparison: Comparison) -> Table:
     ]
     head = ("Pair", "Difference", "p", "p (Holm)", "More than chance?")
     caption = (
-        f"Differences in {metric_title(comparison.metric)} over the same {comparison.users:,} "
-        "users, with 95 % intervals."
+        f"Differences in {metric_title(comparison.metric)} over the same "
+        f"{counted(comparison.users, 'user')}, with 95 % intervals."
     )
     return Table(head, tuple(rows), caption)
 
@@ -242,8 +243,8 @@ def _forest(comparison: Comparison) -> Markup:
         charts.Difference(
             f"{pair.a} {MINUS} {pair.b}",
             pair.difference,
-            pair.low,
-            pair.high,
+            pair.low if known(pair.low) else None,
+            pair.high if known(pair.high) else None,
             significant(pair),
             f"{signed(pair.difference)}, p {p_value(pair.p_holm)}",
         )

@@ -59,8 +59,8 @@ def span(low: float | None, high: float | None, name: str = "") -> str:
 
 
 def signed_span(low: float, high: float) -> str:
-    """An interval of a difference, each end with its sign."""
-    return f"{signed(low)} to {signed(high)}"
+    """An interval of a difference, each end with its sign; nothing when there is none."""
+    return f"{signed(low)} to {signed(high)}" if known(low) and known(high) else ""
 
 
 def known(value: float | None) -> bool:
