@@ -73,6 +73,22 @@ def test_a_journal_of_something_else_is_told(log, tmp_path):
             tune(recipe_of(log, {"model.shrink": [1.0]}), tmp_path)
 
 
+def test_a_trial_that_goes_to_infinity_ends_itself_and_not_the_search(log, tmp_path):
+    tiny = {
+        "data": {"source": str(log)},
+        "model": {"name": "sasrec", "dim": 8},
+        "train": {"epochs": 1, "clip": 0},
+    }
+    rates = {"train.learning_rate": [0.001, 1e30]}
+    found = tune(Recipe.build(tiny | {"tune": {"trials": 5, "space": rates}}), tmp_path / "some")
+    assert (found.trials, found.settings) == (5, {"train.learning_rate": 0.001})
+    assert found.failed > 0
+    rates = {"train.learning_rate": [1e30]}
+    for _ in range(2):  # a second call says it again
+        with pytest.raises(InputError, match="no trial came to a figure: .* Lower train.learning"):
+            tune(Recipe.build(tiny | {"tune": {"trials": 2, "space": rates}}), tmp_path / "none")
+
+
 def test_a_space_over_models_may_hold_fields_of_each(log):
     check_space(recipe_of(log, {"model.name": ["itemknn", "ease"], "model.l2": [1.0]}))
 

@@ -47,6 +47,7 @@ def tune(
                 "value": found.value,
                 "settings": found.settings,
                 "trials": found.trials,
+                "failed": found.failed,
                 "recipe": str(found.path),
             }
         )
@@ -54,6 +55,8 @@ def tune(
     if quiet:
         return
     say(f"best {chosen.tune.metric} on validation: {found.value:.4f} of {found.trials} trials")
+    if found.failed:
+        say(f"  {found.failed} of them came to no figure")
     for field, value in found.settings.items():
         say(f"  {field} = {value}")
     say(f"Train it: foretaste train {found.path}")

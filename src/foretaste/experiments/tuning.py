@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foretaste.data.split import Split
 from foretaste.errors import InputError, MissingExtraError
 from foretaste.experiments.loading import load_dataset, located
-from foretaste.experiments.recipe import EvaluateSection, Recipe
+from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.running import split_dataset
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.ranking import rank_queries
@@ -38,6 +39,8 @@ class Tuned:
         settings: the fields that were searched, with their best values.
         trials: how many were finished, earlier calls counted.
         path: where the best recipe was written.
+        failed: how many of them came to no figure, because training went to infinity or values
+            that are allowed one by one do not fit together.
     """
 
     recipe: Recipe
@@ -45,6 +48,7 @@ class Tuned:
     settings: dict[str, Any]
     trials: int
     path: Path
+    failed: int = 0
 
 
 def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None) -> Tuned:
@@ -56,7 +60,8 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
 
     Raises:
         InputError: when nothing is searched, a range is not one or of a field that takes no part,
-            the folder holds another search, or there is no validation data.
+            the folder holds another search, there is no validation data, or no trial comes to a
+            figure.
         MissingExtraError: without Optuna.
     """
     if not recipe.tune.space:
@@ -70,30 +75,46 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
     recipe = recipe.model_copy(update={"data": located(recipe.data)})
     dataset = load_dataset(recipe.data)
     study = _study(folder, recipe, dataset.fingerprint)
+    from optuna import TrialPruned  # _study has told when it is missing
+
     prepared = split_dataset(dataset, recipe.split)
     if not len(prepared.valid):
         raise InputError("the split has no validation queries to tune on (split.refit is set).")
 
+    metric = recipe.tune.metric
+
     def measure(trial: Trial) -> float:
         settings = {field: _suggest(trial, field, of) for field, of in recipe.tune.space.items()}
-        candidate = recipe.with_settings(settings)
-        recommender = candidate.recommender()
-        recommender.fit(prepared, candidate.context())
-        metric = recipe.tune.metric
-        section: EvaluateSection = candidate.evaluate
-        answers = rank_queries(recommender, prepared.valid, [metric], exclude=section.exclude)
-        return float(answers.metrics[metric].mean())
+        try:
+            return _figure(recipe.with_settings(settings), prepared, metric)
+        except InputError as error:  # these settings are wrong, not the search
+            trial.set_user_attr("reason", str(error))
+            raise TrialPruned(str(error)) from error
 
-    done = _finished(study)
+    done = _ended(study)
     with (progress or Silent()).task("trials", recipe.tune.trials) as task:
         task.advance(done)
         while done < recipe.tune.trials:
             study.optimize(measure, n_trials=1)
-            done = _finished(study)
-            task.advance(1, f"best {recipe.tune.metric} {study.best_value:.4f}")
+            done = _ended(study)
+            found = _ended(study, "COMPLETE")
+            task.advance(1, f"best {metric} {study.best_value:.4f}" if found else "")
+    failed = _ended(study, "PRUNED")
+    if failed == done:
+        reason = next(trial.user_attrs["reason"] for trial in study.trials if trial.user_attrs)
+        raise InputError(f"{folder}: no trial came to a figure: {reason}")
     best = recipe.with_settings(study.best_params)
     write_whole(folder / BEST, best.to_toml().encode())
-    return Tuned(best, study.best_value, study.best_params, done, folder / BEST)
+    return Tuned(best, study.best_value, study.best_params, done, folder / BEST, failed)
+
+
+def _figure(recipe: Recipe, prepared: Split, metric: str) -> float:
+    """The metric of a recipe on validation."""
+    recommender = recipe.recommender()
+    recommender.fit(prepared, recipe.context())
+    exclude = recipe.evaluate.exclude
+    answers = rank_queries(recommender, prepared.valid, [metric], exclude=exclude)
+    return float(answers.metrics[metric].mean())
 
 
 def check_space(recipe: Recipe) -> None:
@@ -152,8 +173,10 @@ def _cut_half_a_line(journal: Path) -> None:
         os.truncate(journal, written.rfind(b"\n") + 1)
 
 
-def _finished(study: Study) -> int:
-    return sum(trial.state.name == "COMPLETE" for trial in study.trials)
+def _ended(study: Study, *states: str) -> int:
+    """How many trials came to a figure (``COMPLETE``) or to none (``PRUNED``)."""
+    wanted = states or ("COMPLETE", "PRUNED")
+    return sum(trial.state.name in wanted for trial in study.trials)
 
 
 def _suggest(trial: Trial, field: str, of: Any) -> Any:
