@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 
 from foretaste.data.dataset import Dataset
@@ -21,4 +23,6 @@ def interactions(events: list[Event], *, has_time: bool = True) -> Interactions:
 
 def dataset(events: list[Event], *, has_time: bool = True, k_core: int = 0) -> Dataset:
     """The data set that these events make."""
-    return Dataset.from_interactions(interactions(events, has_time=has_time), k_core=k_core)
+    return Dataset.from_interactions(
+        replace(interactions(events, has_time=has_time), k_core=k_core)
+    )

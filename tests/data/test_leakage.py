@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 from foretaste.data.catalog import Catalog
+from foretaste.data.dataset import Dataset
 from foretaste.data.leakage import LeakageReport, check_codes, check_leakage
 from foretaste.data.learnt_from import LearntFrom
+from foretaste.data.reading import read_interactions
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Queries, Split, split
 
@@ -119,6 +121,14 @@ def test_a_k_core_of_the_whole_log_is_a_warning(clean: Split) -> None:
     report = check_leakage(clean, dataset=data)
     assert names(report) == [("k-core before the cut", "warning", 5)]
     assert str(report).startswith("warning: k-core before the cut: the 5-core was computed on")
+
+
+def test_a_k_core_that_was_read_is_known_without_being_said_again() -> None:
+    rows = [(user, item, time) for user in "uvw" for time, item in enumerate("abcd")]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+    for k, found in ((None, []), (1, []), (2, [("k-core before the cut", "warning", 2)])):
+        data = Dataset.from_interactions(read_interactions(frame, k_core=k))
+        assert names(check_leakage(split(data), dataset=data)) == found
 
 
 def test_unknown_targets_are_in_no_history(clean: Split) -> None:

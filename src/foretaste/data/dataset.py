@@ -45,9 +45,7 @@ class Dataset:
     ratings: np.ndarray | None = None
 
     @classmethod
-    def from_interactions(
-        cls, interactions: Interactions, *, name: str | None = None, k_core: int = 0
-    ) -> Dataset:
+    def from_interactions(cls, interactions: Interactions, *, name: str | None = None) -> Dataset:
         """Number users and items and sort every user's events by time.
 
         Raises:
@@ -81,7 +79,7 @@ class Dataset:
             sequences,
             interactions.has_time,
             (f"columns: {interactions.columns}", *interactions.notes),
-            k_core,
+            interactions.k_core,
             # Nulls become NaN.
             numbered["rating"].to_numpy() if rated else None,
         )

@@ -48,6 +48,7 @@ class Interactions:
         has_time: False when the source gave only an order of events.
         notes: one line for each thing that was changed or left out while reading (rows below a
             rating threshold, duplicates, k-core), with counts.
+        k_core: the k of a k-core that was taken of the whole log, 0 for none.
     """
 
     frame: pl.DataFrame
@@ -56,3 +57,4 @@ class Interactions:
     columns: ColumnGuess
     has_time: bool = True
     notes: tuple[str, ...] = ()
+    k_core: int = 0

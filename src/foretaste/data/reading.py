@@ -97,6 +97,7 @@ def read_interactions(
         columns=guess,
         has_time=guess.time is not None,
         notes=(*table.notes, *notes, *left, *filtered, *item_notes),
+        k_core=k_core or 0,
     )
 
 

@@ -20,8 +20,7 @@ def load_dataset(section: DataSection) -> Dataset:
     Raises:
         InputError: when it cannot be read as asked.
     """
-    interactions = _read(section)
-    return Dataset.from_interactions(interactions, name=section.source, k_core=section.k_core)
+    return Dataset.from_interactions(_read(section), name=section.source)
 
 
 def located(section: DataSection) -> DataSection:
