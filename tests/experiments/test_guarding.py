@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from foretaste.errors import InputError
+from foretaste.errors import InputError, WriteError
 from foretaste.experiments.loading import load_dataset, located
 from foretaste.experiments.recipe import DataSection, Recipe
 from foretaste.experiments.run_folder import WRITTEN, RunFolder
@@ -36,6 +38,22 @@ def test_a_run_that_learns_nothing_takes_only_its_own_files_away(quick, log, tmp
     with pytest.raises(InputError):
         train(no_times, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_log_that_cannot_be_written_leaves_a_run_that_can_go_on(quick, tmp_path, monkeypatch):
+    """A full disk is no reason to take the run away."""
+    opened = Path.open
+
+    def full(path, mode="r", **options):
+        if path.name == "log.jsonl" and path.exists():  # the second line
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(WriteError, match=r"log.jsonl: .*No space left.*foretaste resume"):
+        train(quick, tmp_path / "run")
+    monkeypatch.undo()
+    assert resume(tmp_path / "run").finished
 
 
 def test_every_file_of_a_run_is_guarded(quick, recipe, tmp_path):

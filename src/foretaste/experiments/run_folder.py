@@ -15,7 +15,7 @@ import polars as pl
 
 from foretaste.data.catalog import Catalog
 from foretaste.data.sources import require_utf8
-from foretaste.errors import InputError
+from foretaste.errors import InputError, WriteError
 from foretaste.experiments.machine import main_process
 from foretaste.experiments.recipe import Recipe, read_toml
 from foretaste.recommenders.core.base import Recommender
@@ -223,13 +223,20 @@ class RunFolder:
             self.path.rmdir()
 
     def log(self, event: str, **facts: Any) -> None:
-        """Add a line to ``log.jsonl``."""
+        """Add a line to ``log.jsonl``.
+
+        Raises:
+            WriteError: when the disk is full or the folder cannot be written.
+        """
         line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **facts}
         try:
             with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as error:
-            raise InputError(f"{self.path}: cannot write the log ({error.strerror}).") from error
+            raise WriteError(
+                f"{self.path / 'log.jsonl'}: cannot write the log ({error.strerror}). Free some "
+                f"space, then go on with: foretaste resume {self.path}"
+            ) from error
 
     def _read_json(self, name: str, kind: type) -> Any:
         path = self.path / name
