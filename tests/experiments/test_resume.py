@@ -97,6 +97,17 @@ def test_a_run_cut_off_before_its_first_epoch_begins_anew(recipe, tmp_path):
     assert_same_weights(whole.path, resume(folder).path)
 
 
+def test_a_run_begun_from_a_folder_beside_it_goes_on_from_anywhere(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe.with_settings({"train.epochs": 1})
+    train(recipe, "full")
+    small = recipe.with_settings({"model.attention": "collective", "model.start_from": "full"})
+    whole = train(small, "whole")
+    RunFolder.create(tmp_path / "cut", Recipe.read(whole.path / "recipe.toml"))
+    monkeypatch.chdir("/")
+    assert_same_weights(tmp_path / "whole", resume(tmp_path / "cut").path)
+
+
 def test_a_damaged_checkpoint_is_named(recipe, tmp_path):
     from foretaste.errors import InputError
 

@@ -11,7 +11,10 @@ from foretaste.data.embedded_sets import EMBEDDED_SETS, read_embedded
 from foretaste.data.interactions import Interactions
 from foretaste.data.reading import read_interactions
 from foretaste.errors import InputError
-from foretaste.experiments.recipe import DataSection
+from foretaste.experiments.recipe import DataSection, Recipe
+
+BEGINS_FROM = ("start_from", "codes_from")
+"""Fields of models that name a folder."""
 
 
 def load_dataset(section: DataSection) -> Dataset:
@@ -23,17 +26,30 @@ def load_dataset(section: DataSection) -> Dataset:
     return Dataset.from_interactions(_read(section), name=section.source)
 
 
+def anchored(recipe: Recipe) -> Recipe:
+    """The recipe with the paths of its data and model absolute: it may be resumed from anywhere."""
+    model = {
+        name: _absolute(str(value)) if name in BEGINS_FROM and value else value
+        for name, value in recipe.model.items()
+    }
+    return recipe.model_copy(update={"data": located(recipe.data), "model": model})
+
+
 def located(section: DataSection) -> DataSection:
     """The section with its paths made absolute, so that a run can be opened from anywhere.
 
     ``~`` is the home folder, as where a log is read; an empty path stays, for that to refuse.
     """
     changed = {
-        name: str(Path(os.path.expanduser(value)).absolute())
+        name: _absolute(value)
         for name in ("source", "items")
         if (value := getattr(section, name)) and not (name == "source" and _is_embedded(value))
     }
     return section.model_copy(update=changed)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).absolute())
 
 
 def _is_embedded(source: str) -> bool:

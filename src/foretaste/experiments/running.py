@@ -26,7 +26,7 @@ from foretaste.experiments.describing import (
     sample_lists,
 )
 from foretaste.experiments.evaluating import Evaluation, Part, evaluate
-from foretaste.experiments.loading import load_dataset, located
+from foretaste.experiments.loading import anchored, load_dataset
 from foretaste.experiments.machine import (
     machine,
     main_process,
@@ -64,7 +64,7 @@ def train(
         InputError: for anything that is the user's to mend, before anything is written where
             that can be known.
     """
-    recipe = recipe.model_copy(update={"data": located(recipe.data)})
+    recipe = anchored(recipe)
     dataset = dataset or load_dataset(recipe.data)
     prepared = prepare(dataset, recipe)
     if main_process():

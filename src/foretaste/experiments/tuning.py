@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from foretaste.data.split import Split
 from foretaste.errors import InputError, MissingExtraError
-from foretaste.experiments.loading import load_dataset, located
+from foretaste.experiments.loading import anchored, load_dataset
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.running import split_dataset
 from foretaste.progress import Progress, Silent
@@ -72,7 +72,7 @@ def tune(recipe: Recipe, folder: Path | str, *, progress: Progress | None = None
         raise InputError("[clicks]: a search measures lists of a split. Leave [clicks] out of it.")
     folder = Path(folder)
     check_space(recipe)
-    recipe = recipe.model_copy(update={"data": located(recipe.data)})
+    recipe = anchored(recipe)
     dataset = load_dataset(recipe.data)
     study = _study(folder, recipe, dataset.fingerprint)
     from optuna import TrialPruned  # _study has told when it is missing

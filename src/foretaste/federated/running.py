@@ -24,7 +24,7 @@ from foretaste.experiments.describing import (
     sample_lists,
 )
 from foretaste.experiments.evaluating import Evaluation
-from foretaste.experiments.loading import load_dataset, located
+from foretaste.experiments.loading import anchored, load_dataset
 from foretaste.experiments.machine import machine, peak_memory, this_command, versions
 from foretaste.experiments.recipe import Recipe
 from foretaste.experiments.run_folder import FORMAT, RunFolder
@@ -108,8 +108,7 @@ def prepare(
 def _begin(
     plan: Plan, folder: Path, command: str | None, dataset: Dataset | None, *, nodes_here: bool
 ) -> tuple[RunFolder, Plan, Split]:
-    recipe = plan.recipe
-    plan = replace(plan, recipe=recipe.model_copy(update={"data": located(recipe.data)}))
+    plan = replace(plan, recipe=anchored(plan.recipe))
     dataset = dataset or load_dataset(plan.recipe.data)
     split = split_dataset(dataset, plan.recipe.split)
     # Tells of a model that does not fit, or of what nodes here lack, before anything is written.
