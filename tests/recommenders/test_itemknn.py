@@ -1,10 +1,13 @@
 """Cosines by hand, and against the dense formula."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from foretaste.data.sequences import Sequences
 from foretaste.recommenders import itemknn
+from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.sparse import user_items
 from foretaste.recommenders.itemknn import ItemKNN
 
@@ -57,3 +60,19 @@ def test_blocks_change_nothing(ordinary, monkeypatch):
     parts = ItemKNN(neighbours=5)
     parts.fit(ordinary)
     np.testing.assert_array_equal(parts.similarity.toarray(), whole.similarity.toarray())
+
+
+def test_a_wide_catalog_of_which_little_is_chosen_together_takes_few_blocks(monkeypatch):
+    items, users = 99_000, 33_000
+    train = Sequences(np.arange(items, dtype=np.int32), 3 * np.arange(users + 1))
+    nearest, blocks = itemknn.nearest, []
+
+    def counted(matrix, count: int):
+        blocks.append(matrix.shape)
+        return nearest(matrix, count)
+
+    monkeypatch.setattr(itemknn, "nearest", counted)
+    model = ItemKNN(shrink=0)
+    model._fit(SimpleNamespace(train=train, items=items), RunContext())  # type: ignore[arg-type]
+    assert len(blocks) < 10  # a block of a fixed number of items would be one of 2,475
+    assert model.similarity.nnz == 2 * items

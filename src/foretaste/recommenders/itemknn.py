@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,8 +17,8 @@ from foretaste.recommenders.core.base import ModelConfig, Recommender, RunContex
 from foretaste.recommenders.core.results import FitReport
 from foretaste.recommenders.core.sparse import Sparse, sparse_arrays, sparse_from, user_items
 
-PAIRS_AT_ONCE = 4_000_000
-"""Pairs of items compared at a time (at most 48 MB): never items x items."""
+PAIRS_AT_ONCE = 250_000
+"""Pairs of items compared at a time, about (3 MB): they stay in cache while they are sorted."""
 
 
 class ItemKNNConfig(ModelConfig):
@@ -49,11 +50,13 @@ class ItemKNN(Recommender):
         chosen = user_items(split.train, split.items)
         by_item = chosen.T.tocsr()
         norms = np.sqrt(np.diff(by_item.indptr)).astype(np.float32)
-        block = max(1, PAIRS_AT_ONCE // split.items)
+        # Most pairs have no user in common; an item has no more than its users' lists are long.
+        pairs = np.minimum(by_item @ np.diff(chosen.indptr), split.items)
+        full = np.flatnonzero(np.diff(np.cumsum(pairs, dtype=np.int64) // PAIRS_AT_ONCE)) + 1
         parts = []
         with run.progress.task("comparing items", split.items) as task:
-            for first in range(0, split.items, block):
-                common: Sparse = csr_array(by_item[first : first + block] @ chosen)  # [block, N]
+            for first, last in pairwise([0, *full.tolist(), split.items]):
+                common: Sparse = csr_array(by_item[first:last] @ chosen)  # [block, N]
                 rows = first + np.repeat(np.arange(common.shape[0]), np.diff(common.indptr))
                 scale = norms[rows] * norms[common.indices] + np.float32(self.config.shrink)
                 common.data = np.where(rows == common.indices, 0, common.data / scale)
