@@ -169,12 +169,21 @@ def test_a_redirect_is_not_followed(endpoint: Endpoint, monkeypatch) -> None:
         b'{"data": [{"index": 0, "embedding": "AAAA"}]}',
         b'{"data": [{"index": 0}]}',
         b'{"data": null}',
+        b"[" * 100_000,
+        b'{"data": [{"index": 0, "embedding": [1%s]}]}' % (b"0" * 400),
     ],
 )
 def test_an_answer_of_another_kind_is_refused(endpoint: Endpoint, content: bytes) -> None:
     endpoint.answer = lambda _: (200, {}, content)
     with pytest.raises(InputError, match="not that of an embeddings endpoint"):
         client(endpoint).encode_batch(["a"])
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e300])
+def test_numbers_of_any_size_make_vectors_of_length_one(endpoint: Endpoint, size: float) -> None:
+    line = {"index": 0, "embedding": [3 * size, 4 * size]}
+    endpoint.answer = lambda _: (200, {}, json.dumps({"data": [line]}).encode())
+    np.testing.assert_allclose(client(endpoint).encode_batch(["a"]), [[0.6, 0.8]], rtol=1e-6)
 
 
 def test_vectors_of_two_widths_are_told_and_not_kept(endpoint: Endpoint, tmp_path) -> None:

@@ -53,20 +53,23 @@ class EmbeddingEndpoint:
         if self.config.dimensions is not None:
             asked["dimensions"] = self.config.dimensions
         vectors = _vectors(self._asker.post(asked), len(texts), self.config.url)
+        # Squares of numbers that are huge or tiny are not numbers of this width any more.
+        largest = np.abs(vectors).max(axis=1, keepdims=True)
+        vectors = vectors / np.where(largest > 0, largest, 1)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(lengths > 0, lengths, 1)
+        return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def _vectors(content: bytes, count: int, place: str) -> np.ndarray:
-    """The vectors of an answer in the order of the question."""
+    """The vectors of an answer in the order of the question, float64."""
     try:
         lines = sorted(json.loads(content)["data"], key=lambda line: line["index"])
         if [line["index"] for line in lines] != list(range(count)):
             raise ValueError(f"{len(lines)} vectors for {count} texts")
-        vectors = np.array([line["embedding"] for line in lines], np.float32)
+        vectors = np.array([line["embedding"] for line in lines], np.float64)
         if vectors.ndim != 2 or not vectors.shape[1] or not np.isfinite(vectors).all():
             raise ValueError("vectors that are not rows of finite numbers")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise EndpointError(
             f"{place}: the answer is not that of an embeddings endpoint "
             f"({type(error).__name__}: {' '.join(str(error).split())[:120]}). Check the address."

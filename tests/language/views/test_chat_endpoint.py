@@ -119,7 +119,9 @@ def test_a_busy_endpoint_is_asked_again(endpoint: Endpoint) -> None:
         client(endpoint).answers(["a"])
 
 
-@pytest.mark.parametrize("content", [b"not json", b"[]", b'{"choices": []}', b'{"choices": null}'])
+@pytest.mark.parametrize(
+    "content", [b"not json", b"[]", b'{"choices": []}', b'{"choices": null}', b"[" * 99_999]
+)
 def test_an_answer_of_another_kind_is_refused(endpoint: Endpoint, content: bytes) -> None:
     endpoint.answer = lambda _: (200, {}, content)
     with pytest.raises(InputError, match="not that of a chat endpoint"):

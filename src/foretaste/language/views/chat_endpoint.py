@@ -118,7 +118,7 @@ class ChatEndpoint:
         content = self._asker.post(asked)
         try:
             text = json.loads(content)["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             raise EndpointError(
                 f"{self.config.url}: the answer is not that of a chat endpoint "
                 f"({type(error).__name__}). Check the address."
