@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -12,7 +14,7 @@ from foretaste.errors import InputError
 from foretaste.language.asking import Asker
 from foretaste.language.endpoint import EndpointConfig
 
-Served = Callable[[int, int], tuple[Asker, list[str]]]
+Served = Callable[..., tuple[Asker, list[str]]]
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def served() -> Iterator[Served]:
     """An asker, and the paths it asked, of a server that promises some bytes and sends some."""
     servers = []
 
-    def start(promised: int, sent: int) -> tuple[Asker, list[str]]:
+    def start(promised: int, sent: int, *, drips: bool = False) -> tuple[Asker, list[str]]:
         paths: list[str] = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,7 +32,12 @@ def served() -> Iterator[Served]:
                 self.send_response(200)
                 self.send_header("Content-Length", str(promised))
                 self.end_headers()
-                self.wfile.write(b"x" * sent)
+                for _ in range(sent if drips else 0):
+                    time.sleep(0.05)
+                    with suppress(OSError):  # nobody listens any more
+                        self.wfile.write(b"x")
+                if not drips:
+                    self.wfile.write(b"x" * sent)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -39,7 +46,7 @@ def served() -> Iterator[Served]:
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-        config = EndpointConfig(url=url, model="small", tries=3)
+        config = EndpointConfig(url=url, model="small", tries=3, timeout=0.2 if drips else 10)
         return Asker(config, "embeddings", "embeddings", largest=1, pause=0.01), paths
 
     yield start
@@ -64,5 +71,12 @@ def test_an_answer_that_is_too_large_is_told_and_not_asked_for_again(served: Ser
 def test_an_answer_that_is_cut_short_is_asked_for_again(served: Served):
     asker, paths = served(100, 10)
     with pytest.raises(InputError, match="no embeddings from small .*IncompleteRead.*Check the"):
+        asker.post({})
+    assert len(paths) == 3
+
+
+def test_an_answer_that_drips_is_not_waited_for(served: Served):
+    asker, paths = served(40, 40, drips=True)  # two seconds, of which no byte comes late
+    with pytest.raises(InputError, match=r"no embeddings from small \(timed out\)"):
         asker.post({})
     assert len(paths) == 3

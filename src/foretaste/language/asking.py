@@ -20,6 +20,7 @@ ITSELF = (401, 402, 404, 405, 407, 410)
 BUSY = (429, 500, 502, 503, 504)
 LONGEST_PAUSE = 30.0
 """Seconds between two tries, whatever the endpoint asks for."""
+READ_AT_ONCE = 1 << 16
 
 
 class EndpointError(InputError):
@@ -109,11 +110,10 @@ class Asker:
             if number:
                 time.sleep(min(pause, LONGEST_PAUSE))
                 pause *= 2
+            began = time.monotonic()
             try:
                 with self._opener.open(request, timeout=address.timeout) as answer:
-                    content = answer.read(self.largest + 1)
-                    if answer.length and len(content) <= self.largest:
-                        raise http.client.IncompleteRead(content, answer.length)
+                    content = _content(answer, self.largest + 1, began + address.timeout)
             except urllib.error.HTTPError as error:
                 error.close()
                 reason = _reason_of(error.code)
@@ -142,6 +142,28 @@ class Asker:
         if key:
             headers["Authorization"] = f"Bearer {key}"
         return urllib.request.Request(f"{self.address.url}/{self.path}", body, headers)
+
+
+def _content(answer: http.client.HTTPResponse, most: int, until: float) -> bytes:
+    """At most ``most`` bytes of an answer.
+
+    Raises:
+        TimeoutError: when they are not here by ``until``. A socket counts its time anew from every
+            byte, so an answer that drips would never be over.
+        IncompleteRead: when fewer come than were promised.
+    """
+    promised, content = answer.length, bytearray()
+    wanted = most if promised is None else min(most, promised)
+    while len(content) < wanted:
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+        part = answer.read1(min(wanted - len(content), READ_AT_ONCE))
+        if not part:
+            break
+        content += part
+    if promised is not None and len(content) < wanted:
+        raise http.client.IncompleteRead(bytes(content), wanted - len(content))
+    return bytes(content)
 
 
 def _reason_of(code: int) -> str:
