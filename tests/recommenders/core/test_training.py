@@ -277,3 +277,11 @@ def test_every_precision_learns(precision, ordinary):
     losses = [epoch.loss for epoch in report.epochs]
     assert losses[-1] < losses[0]
     assert recommender.network.items.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "field, value", [("device", "cuda:0"), ("device", "gpu"), ("precision", "fp16")]
+)
+def test_an_unknown_device_or_precision_is_no_other_one(field: str, value: str):
+    with pytest.raises(InputError, match=f'{field} = "{value}" is unknown. Choose auto, '):
+        RunContext(**{field: value})  # type: ignore[arg-type]

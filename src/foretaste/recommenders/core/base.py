@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +30,8 @@ SCORES_AT_ONCE = 8_000_000
 """Scores held at a time when ranking (32 MB of float32): never users x items."""
 
 Exclude = Literal["seen", "none"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 class ModelConfig(BaseModel):
@@ -56,11 +58,11 @@ class RunContext:
 
     Attributes:
         seed: of every random choice.
-        device: ``auto`` (an accelerator if there is one), ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto`` (``cuda`` if there is one, else ``cpu``), ``cpu``, ``cuda`` or ``mps``.
         devices: processes to train with, each on its own device (DDP); 1 means this one.
         nodes: machines to train with.
         precision: ``auto`` (bfloat16 where it is faster), ``fp32`` or ``bf16``.
-        threads: of one process; 0 leaves the library's own choice.
+        threads: of PyTorch, and of ALS, in one process; 0 leaves the library's own choice.
         compile: compile the network with ``torch.compile`` first; generators refuse it.
         folder: where checkpoints and the training log go; None keeps nothing.
         progress: who is told how far the work is.
@@ -68,15 +70,21 @@ class RunContext:
     """
 
     seed: int = 0
-    device: str = "auto"
+    device: Device = "auto"
     devices: int = 1
     nodes: int = 1
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     threads: int = 0
     compile: bool = False
     folder: Path | None = None
     progress: Progress = field(default_factory=Silent)
     log: Callable[..., None] = _keep_nothing
+
+    def __post_init__(self) -> None:
+        """Refuses an unknown device or precision, which would be taken for ``cpu`` and ``fp32``."""
+        for name, known in (("device", get_args(Device)), ("precision", get_args(Precision))):
+            if (given := getattr(self, name)) not in known:
+                raise InputError(f'{name} = "{given}" is unknown. Choose {", ".join(known)}.')
 
 
 class Recommender(ABC):
