@@ -262,6 +262,8 @@ def test_strings_instead_of_lists_are_said(name: str, fitted: Fitted):
     for wrong in ("i0000", ["i0000", "i0001"]):
         with pytest.raises(InputError, match="list of lists"):
             fitted(name).recommend(wrong)
+    with pytest.raises(InputError, match="candidates must be a list"):
+        fitted(name).recommend([["i0000"]], candidates="i0001")
     with pytest.raises(InputError, match="exclude"):
         fitted(name).recommend([["i0000"]], exclude="sen")  # type: ignore[arg-type]
 

@@ -342,6 +342,8 @@ class Recommender(ABC):
         return known, numbered.lengths - known.lengths
 
     def _candidates(self, item_ids: Sequence[str]) -> np.ndarray:
+        if isinstance(item_ids, str):
+            raise InputError("candidates must be a list of item ids.")
         catalog = self._fitted_catalog()
         numbers = catalog.numbers([str(item) for item in item_ids])
         if not (numbers >= 0).any():
