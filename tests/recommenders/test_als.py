@@ -9,7 +9,7 @@ from implicit.cpu.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 
 from foretaste.data.sequences import Sequences
-from foretaste.errors import MissingExtraError
+from foretaste.errors import InputError, MissingExtraError
 from foretaste.recommenders import als
 from foretaste.recommenders.als import ALS
 from foretaste.recommenders.core.base import RunContext
@@ -62,6 +62,14 @@ def test_no_warning_and_the_seed_decides(ordinary):
     one, same, other = (model.factors.numpy() for model in models)
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
+
+
+@pytest.mark.parametrize("alpha, regularization", [(10.0, 1e30), (1e30, 1e-30)])
+def test_factors_that_are_no_numbers_are_said(alpha: float, regularization: float, ordinary):
+    with pytest.raises(
+        InputError, match=rf"alpha = {alpha:g} .*regularization = ".replace("+", ".")
+    ):
+        ALS(factors=4, alpha=alpha, regularization=regularization).fit(ordinary)
 
 
 def test_without_implicit_the_extra_is_named(ordinary, monkeypatch):

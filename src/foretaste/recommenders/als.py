@@ -6,6 +6,7 @@ Learnt by the ``implicit`` package; answering needs only the item factors and ou
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class ALS(Recommender):
     def _fit(self, split: Split, run: RunContext) -> FitReport:
         try:
             from implicit.cpu.als import AlternatingLeastSquares
+            from implicit.recommender_base import ModelFitError
             from threadpoolctl import threadpool_limits
         except ImportError as error:
             raise MissingExtraError("implicit", "als") from error
@@ -67,6 +69,7 @@ class ALS(Recommender):
         # implicit has threads of its own and warns of those of BLAS, with which they would compete.
         with (
             threadpool_limits(1, "blas"),
+            suppress(ModelFitError),  # factors that are no numbers are told below
             run.progress.task("alternating", config.iterations) as task,
         ):
             learner = AlternatingLeastSquares(
@@ -80,7 +83,10 @@ class ALS(Recommender):
             learner.fit(chosen, show_progress=False, callback=lambda *_: task.advance())
         learnt = np.asarray(learner.item_factors)
         if not np.isfinite(learnt).all():
-            raise InputError("als: the factors are no longer numbers. Raise model.regularization.")
+            raise InputError(
+                f"als: the factors are no numbers with model.alpha = {config.alpha:g} and "
+                f"model.regularization = {config.regularization:g}. Move them towards 10 and 0.1."
+            )
         self.factors = torch.from_numpy(learnt)
         return FitReport(time.perf_counter() - begin)
 
