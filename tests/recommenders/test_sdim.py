@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from foretaste.data.sequences import Sequences
+from foretaste.recommenders.core import ranker
 from foretaste.recommenders.core.ranker_network import History, Memory
-from foretaste.recommenders.sdim import SDIMConfig, SDIMNetwork, expected_share
+from foretaste.recommenders.sdim import SDIM, SDIMConfig, SDIMNetwork, expected_share
 
 CONFIG = {"dim": 8, "hidden": 8, "heads": 2, "max_length": 30}
 
@@ -118,3 +120,21 @@ def test_hashes_are_kept_with_the_weights():
     made = network()
     assert "planes" in made.state_dict()
     assert not any(name == "planes" for name, _ in made.named_parameters())
+
+
+def test_buckets_of_candidates_are_held_a_few_at_a_time(ordinary, monkeypatch):
+    model = SDIM(dim=8, hidden=8, rounds=16, bits=8, train={"epochs": 0})
+    model.fit(ordinary)
+    whole = model.score_items(Sequences.from_lists([[1, 2]]), np.arange(ordinary.items))
+    monkeypatch.setattr(ranker, "PAIRS_AT_ONCE", 100_000)
+    made, held = SDIMNetwork._buckets, []
+
+    def counted(self: SDIMNetwork, products: torch.Tensor) -> torch.Tensor:
+        found = made(self, products)
+        held.append(found.numel())
+        return found
+
+    monkeypatch.setattr(SDIMNetwork, "_buckets", counted)
+    parts = model.score_items(Sequences.from_lists([[1, 2]]), np.arange(ordinary.items))
+    torch.testing.assert_close(parts, whole)
+    assert max(held) <= 100_000

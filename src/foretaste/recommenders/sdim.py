@@ -81,6 +81,11 @@ class SDIMNetwork(RankerNetwork):
         count = of_candidate @ of_event.sum(-2)[..., None]  # [B, H, C, 1]
         return of_candidate @ summed / count.clamp_min(1)
 
+    def widest(self, rows: int, events: int) -> int:
+        """See ``RankerNetwork``; the buckets of a candidate are the same for all histories."""
+        buckets = self.config.heads * self.rounds * 2**self.bits
+        return max(super().widest(rows, events), buckets)
+
     def meetings(self, memory: Memory, query: Tensor) -> Tensor:
         """In how many rounds each event has the candidate's signature, ``[B, H, C, n]``."""
         return self._buckets(query @ self.planes.mT) @ self._of_events(memory).mT

@@ -269,15 +269,14 @@ class Ranker(Recommender):
         self, histories: Sequences, memory_of: Callable[[Batch], Memory], items: np.ndarray
     ) -> Tensor:
         """Logits ``[B, n]``; as many pairs at a time as ``PAIRS_AT_ONCE`` allows."""
-        network, config = self.network, self.config
+        network = self.network
         device = network.items.weight.device
         asked = torch.from_numpy(items.astype(np.int64)).to(device)
         scores = torch.empty(len(histories), len(asked), device=device)
-        for batch in query_batches(histories, config.max_length, TOKENS_WHEN_ASKED):
+        for batch in query_batches(histories, self.config.max_length, TOKENS_WHEN_ASKED):
             memory = memory_of(batch)
             ends = torch.from_numpy(batch.lengths).to(device).long()[:, None]
-            width = max(config.heads * batch.items.shape[1], config.hidden, config.dim)
-            block = max(1, PAIRS_AT_ONCE // (len(batch.rows) * width))
+            block = max(1, PAIRS_AT_ONCE // network.widest(*batch.items.shape))
             rows = torch.from_numpy(batch.rows).to(device)
             for first in range(0, len(asked), block):
                 found = network.judge(memory, asked[None, first : first + block], ends)

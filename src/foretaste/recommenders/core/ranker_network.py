@@ -168,6 +168,10 @@ class RankerNetwork(nn.Module):
         fit = ((interest + taste) * self.dropout(item)).sum(-1)  # [B, C]
         return self.often[number] + fit + self.verdict(hidden).squeeze(-1)
 
+    def widest(self, rows: int, events: int) -> int:
+        """Numbers of the widest layer for each candidate of so many histories."""
+        return rows * max(self.config.heads * events, self.config.hidden, self.config.dim)
+
     def answer(self, memory: Memory, query: Tensor, ends: Tensor, number: Tensor) -> Tensor:
         """The values of a history as each candidate weighs them: ``[B, H, C, V]``."""
         return memory.mix(self.weigh(memory, query, ends, number))
