@@ -171,7 +171,8 @@ def test_gbce_by_hand():
 
 
 @pytest.mark.parametrize("t", [0.0, 0.75, 1.0])
-def test_gbce_is_the_papers_formula(t: float):
+def test_gbce_is_the_papers_formula(t: float, monkeypatch):
+    monkeypatch.setattr(losses, "NUMBERS_AT_ONCE", 7 * 8 * 6)  # seven events, five times
     hidden, weight, targets = example(30, 41)
     negatives = (targets[:, None] + torch.randint(1, 41, (30, 8))) % 41
     value = gbce(hidden, weight, targets, negatives, calibration=t)
@@ -182,6 +183,23 @@ def test_gbce_is_the_papers_formula(t: float):
     positive = torch.sigmoid(logits.gather(1, targets[:, None])) ** beta
     expected = -positive.log().sum() - (1 - torch.sigmoid(logits.gather(1, negatives))).log().sum()
     torch.testing.assert_close(value, expected)
+    for ours, plain in zip(
+        gradients(3 * value, hidden, weight), gradients(3 * expected, hidden, weight), strict=True
+    ):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_gbce_keeps_no_vectors_of_the_sampled_items():
+    hidden, weight, targets = example(30, 41)
+    kept: list[int] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        gbce(hidden, weight, targets, torch.randint(41, (30, 64)))
+    assert max(kept) <= max(hidden.numel(), weight.numel())
 
 
 def test_gbce_with_more_draws_than_items_is_plain_cross_entropy():

@@ -13,6 +13,8 @@ LOGITS_AT_ONCE = 1_700_000
 """Float32 logits held at a time (7 MB): small enough to stay in the last cache, large enough for
 matrix products at full speed. Of bfloat16 four times as many are held, since every chunk's share
 of the item gradients is added up in float32, which costs more than the cache gives."""
+NUMBERS_AT_ONCE = 1_000_000
+"""Numbers of the vectors of sampled items that are held at a time (4 MB)."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -132,7 +134,46 @@ def gbce(
     # More draws than items do not make the sample more than complete.
     rate = min(1.0, negatives.shape[1] / max(len(weight) - 1, 1))
     beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
-    wanted = (hidden * weight[targets]).sum(1)  # [T]
-    others = torch.einsum("td,tsd->ts", hidden, weight[negatives])  # [T, S]
-    others = others.masked_fill(negatives == targets[:, None], -math.inf)
-    return -(beta * F.logsigmoid(wanted)).sum() + F.softplus(others).sum()
+    with torch.autocast(hidden.device.type, enabled=False):
+        hidden = hidden.to(weight.dtype)
+        return _GeneralisedCrossEntropy.apply(hidden, weight, targets, negatives, beta)  # type: ignore[no-any-return]
+
+
+class _GeneralisedCrossEntropy(torch.autograd.Function):
+    """``gbce``, with gradients made on the way, as ``_LinearCrossEntropy`` makes them.
+
+    Every event has items of its own, so their vectors are many times what the events are. They
+    exist for a chunk of events at a time, and their place is used again for their gradients.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, negatives: Tensor, beta: float
+    ) -> Tensor:
+        hidden, weight = hidden.detach(), weight.detach()
+        vectors = weight[targets]  # [T, D]
+        wanted = (hidden * vectors).sum(1)  # [T]
+        loss = -beta * F.logsigmoid(wanted).sum()
+        slope = -beta * torch.sigmoid(-wanted)[:, None]  # [T, 1]
+        grad_hidden = slope * vectors
+        grad_weight = torch.zeros_like(weight).index_add_(0, targets, slope * hidden)
+        chunk = max(1, NUMBERS_AT_ONCE // (negatives.shape[1] * weight.shape[1]))
+        for first in range(0, len(hidden), chunk):
+            rows = slice(first, first + chunk)
+            drawn, asking = negatives[rows], hidden[rows]  # [C, S], [C, D]
+            vectors = F.embedding(drawn, weight)  # [C, S, D]
+            others = (vectors @ asking[:, :, None]).squeeze(2)  # [C, S]
+            others.masked_fill_(drawn == targets[rows, None], -math.inf)
+            loss += F.softplus(others).sum()
+            share = torch.sigmoid(others)
+            grad_hidden[rows] += (share[:, None] @ vectors).squeeze(1)
+            torch.mul(share[:, :, None], asking[:, None], out=vectors)
+            grad_weight.index_add_(0, drawn.flatten(), vectors.flatten(0, 1))
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        scale = grads[0]
+        return grad_hidden * scale, grad_weight * scale, None, None, None
