@@ -210,8 +210,8 @@ class Trainer:
 
     def _lost(self, what: str) -> InputError:
         return InputError(
-            f"{what} in epoch {self.state.next_epoch}. Lower train.learning_rate "
-            f"(now {self.config.learning_rate:g}) or set train.clip."
+            f"{what} in epoch {self.state.next_epoch}. Lower train.learning_rate (now "
+            f"{self.config.learning_rate:g}) or train.clip (now {self.config.clip:g}; 0 is none)."
         )
 
     def learn(self, rng: np.random.Generator) -> tuple[float, int]:
