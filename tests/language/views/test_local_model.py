@@ -126,7 +126,7 @@ def test_a_file_that_is_no_model_is_told_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_models_of_one_name_are_told_apart(tmp_path):
+def test_two_models_of_one_name_are_told_apart_and_read_in_silence(tmp_path, capfd):
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer  # pyright: ignore[reportMissingImports]
     from tokenizers.models import WordLevel  # pyright: ignore[reportMissingImports]
@@ -142,5 +142,7 @@ def test_two_models_of_one_name_are_told_apart(tmp_path):
         transformers.PreTrainedTokenizerFast(
             tokenizer_object=words, unk_token="[UNK]", eos_token="[UNK]"
         ).save_pretrained(folder)
+        capfd.readouterr()  # saving draws a bar
         identities.append(LocalModel(LocalModelConfig(model=str(folder))).identity)
+        assert capfd.readouterr() == ("", "")
     assert identities[0] == identities[2] != identities[1]

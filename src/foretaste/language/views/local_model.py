@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from foretaste.errors import InputError, MissingExtraError, WriteError
-from foretaste.language.content import fingerprint
+from foretaste.language.models import fingerprint, without_bars
 from foretaste.storage import cache_folder, users_cache
 
 EXTRA = "llm"
@@ -84,10 +84,11 @@ class LocalModel:
             raise MissingExtraError("transformers", EXTRA) from error
         place = ready(self.config)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(place)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                place, dtype=getattr(torch, self.config.dtype)
-            )
+            with without_bars():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(place)
+                self._model: Any = AutoModelForCausalLM.from_pretrained(
+                    place, dtype=getattr(torch, self.config.dtype)
+                )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(

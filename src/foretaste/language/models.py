@@ -1,8 +1,10 @@
-"""What tells a model on disk from others of its name: what its files hold."""
+"""Models on disk: what tells one from others of its name, and how they are read in silence."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,3 +20,17 @@ def fingerprint(place: Path, size: int = 16) -> str:
             while part := content.read(1 << 22):
                 digest.update(part)
     return digest.hexdigest()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers, which must be installed, draws bars of its own, whoever asked for silence."""
+    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
+
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
