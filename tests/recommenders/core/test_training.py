@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from foretaste.data.batches import Batch
 from foretaste.data.sequences import Sequences
-from foretaste.errors import InputError
+from foretaste.data.split import Queries
+from foretaste.errors import InputError, NotNumbersError
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.checkpoint import FILE
 from foretaste.recommenders.core.registry import find
@@ -208,6 +210,14 @@ def test_scores_that_are_no_numbers_are_said(name: str, ordinary):
     # The weights themselves are still numbers: about 1e20.
     with pytest.raises(InputError, match=r"in epoch 1\. Lower train\.learning_rate \(now 1e\+20\)"):
         model(name, learning_rate=1e20, batch_tokens=10**6, warmup_steps=0).fit(ordinary)
+
+
+def test_a_list_of_scores_that_are_no_numbers_is_none(ordinary):
+    nothing = Queries(np.zeros(0, np.int32), Sequences.from_lists([]), Sequences.from_lists([]))
+    run_away = model(learning_rate=1e20, batch_tokens=10**6, warmup_steps=0, epochs=1)
+    run_away.fit(replace(ordinary, valid=nothing))  # nothing was asked of it yet
+    with pytest.raises(NotNumbersError, match=r"this sasrec .* lower train\.learning_rate\."):
+        run_away.recommend([["i0001"]])
 
 
 def test_nothing_to_learn_is_said():

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from foretaste.data.catalog import Catalog
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
-from foretaste.errors import InputError
+from foretaste.errors import InputError, NotNumbersError
 from foretaste.progress import Progress, Silent
 from foretaste.recommenders.core.configuring import build_config
 from foretaste.recommenders.core.registry import find, register
@@ -150,6 +150,7 @@ class Recommender(ABC):
 
         Raises:
             InputError: when the model is not fitted, ``k`` is below 1, or no candidate is known.
+            NotNumbersError: when a score is NaN.
         """
         from foretaste.nn.listing import best_scores
 
@@ -167,6 +168,11 @@ class Recommender(ABC):
             top = best_scores(scores, k)
             values[rows] = top.values.float().cpu().numpy()
             items[rows] = top.indices.cpu().numpy()
+        if np.isnan(values).any():
+            raise NotNumbersError(
+                f"this {self.name} gave scores that are NaN: its training went to infinity. Train "
+                "it again with a lower train.learning_rate."
+            )
         items[np.isneginf(values)] = -1  # excluded items never fill a short list
         return Recommendations(items, values, unknown, catalog)
 
