@@ -1,5 +1,6 @@
 """What a user reads when a configuration is wrong."""
 
+import math
 from typing import Literal
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from foretaste.errors import InputError
 from foretaste.recommenders.core.configuring import build_config
+from foretaste.recommenders.core.registry import find
 
 
 class Inner(BaseModel):
@@ -74,3 +76,23 @@ def test_any_wrong_value_is_one_line(values: dict):
     with pytest.raises(InputError, match=r"^place: ") as error:
         build_config(Outer, values, place="place")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ease", {"l2": math.inf}),
+        ("itemknn", {"shrink": math.inf}),
+        ("popularity", {"window_days": math.inf}),
+        ("sasrec", {"train": {"learning_rate": math.inf}}),
+        ("din", {"train": {"weight_decay": math.inf}}),
+    ],
+)
+def test_an_infinite_number_is_none(name: str, values: dict):
+    with pytest.raises(InputError, match=rf"^{name}: .* = inf: input should be a finite number"):
+        find(name)(**values)
+
+
+def test_the_config_of_another_recommender_is_refused():
+    with pytest.raises(InputError, match="ease: config is a SASRecConfig, must be a EASEConfig"):
+        find("ease")(find("sasrec").Config())

@@ -37,7 +37,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 class ModelConfig(BaseModel):
     """The parameters of a recommender, and the only list of them. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Wanted(NamedTuple):
@@ -112,10 +112,14 @@ class Recommender(ABC):
         """Parameters come as a ``Config`` or, by name, as keywords.
 
         Raises:
-            InputError: for a parameter that does not exist or a value that is not allowed.
+            InputError: for a parameter that does not exist, a value that is not allowed, or the
+                ``Config`` of another recommender.
         """
         if config is not None and parameters:
             raise InputError(f"{self.name}: give a Config or keywords, not both.")
+        if config is not None and not isinstance(config, self.Config):
+            wrong, right = type(config).__name__, self.Config.__name__
+            raise InputError(f"{self.name}: config is a {wrong}, must be a {right}.")
         self.config: Any = config or build_config(self.Config, parameters, place=self.name)
         self.catalog: Catalog | None = None
         self.popularity = np.zeros(0, np.int64)

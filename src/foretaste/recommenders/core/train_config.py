@@ -31,7 +31,7 @@ class TrainConfig(BaseModel):
         clip: the norm to which gradients are clipped; 0 does not clip.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     epochs: int = Field(default=200, ge=0)
     patience: int = Field(default=10, ge=0)
