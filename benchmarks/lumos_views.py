@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/lumos_views.py --data movietweetings --maker judged
 
-writes ``benchmarks/lumos_views.parquet``: future, rephrasing and counterfactual of every training
-history (leave-last-out, k-core 5) as item numbers, under a hash of the history. Makers: ``judged``
-(SmolLM2-135M-Instruct keeps or rejects neighbours of titles), ``chat`` (it writes titles itself),
+writes ``benchmarks/lumos_views.parquet`` (of Office ``lumos_views_office.parquet``): future,
+rephrasing and counterfactual of every training history (leave-last-out, k-core 5) as item numbers,
+under a hash of the history. Makers: ``judged`` (SmolLM2-135M-Instruct keeps or rejects neighbours
+of titles), ``chat`` (it writes titles itself),
 ``titles`` (TF-IDF), ``random``, and ``oracle`` (co-occurrence in all users' logs, which no device
 has: how much views could help if a maker knew what only the whole log tells). What was made is in
 ``--store`` after every batch: stop it and start it again at will. ``--users N`` makes the views of
@@ -38,7 +39,8 @@ from foretaste.progress import Progress, Silent
 THINGS = {"movietweetings": "films", "office": "office products"}
 MAKERS = ("judged", "chat", "titles", "oracle", "random")
 TABLE = Path(__file__).with_suffix(".parquet")
-"""The committed one: views of MovieTweetings by ``judged``."""
+TABLES = {"movietweetings": TABLE, "office": TABLE.with_stem(f"{TABLE.stem}_office")}
+"""The committed ones: views by ``judged``."""
 
 
 class Source(NamedTuple):
@@ -139,8 +141,8 @@ def make(
 
 def table_for(name: str, source: Source, folder: Path) -> Path:
     """The table of a maker's views; made now where that needs no language model."""
-    if name == "judged" and source.name == "movietweetings" and TABLE.exists():
-        return TABLE
+    if name == "judged" and (made := TABLES[source.name]).exists():
+        return made
     path = folder / f"views-{name}.parquet"
     if not path.exists() and name in ("titles", "oracle", "random"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +176,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--out", type=Path, help="by default the committed table of judged views")
     args = parser.parse_args()
     source = read(args.data, args.office)
     model = LocalModelConfig(
@@ -183,7 +185,7 @@ def main() -> None:
     views, asked, unmatched = make(
         args.maker, source, args.store, model, args.users, bars(False, False)
     )
-    write_table(args.out, source.split.catalog, views)
+    write_table(args.out or TABLES[args.data], source.split.catalog, views)
     print(describe(source.split.catalog, views))
     if asked:
         print(f"{asked:,} titles written, {unmatched / asked:.1%} match nothing")
