@@ -17,7 +17,17 @@ NUMBERS_AT_ONCE = 1_000_000
 """Numbers of the vectors of sampled items that are held at a time (4 MB)."""
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
+class _MadeOnTheWay(torch.autograd.Function):
+    """A loss of ``hidden`` and ``weight``, its first arguments, that saves their gradients."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        grad_hidden, grad_weight = ctx.saved_tensors
+        others = [None] * (len(ctx.needs_input_grad) - 2)
+        return grad_hidden * grads[0], grad_weight * grads[0], *others
+
+
+class _LinearCrossEntropy(_MadeOnTheWay):
     """Sum of cross-entropies of ``hidden @ weight.T``, with gradients made on the way.
 
     Logits exist for one chunk of events at a time, in a buffer that is used again: the same
@@ -54,12 +64,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight.index_add_(0, targets, hidden, alpha=-1)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grads[0]
-        return grad_hidden * scale, grad_weight * scale, None, None
 
 
 def linear_cross_entropy(
@@ -139,7 +143,7 @@ def gbce(
         return _GeneralisedCrossEntropy.apply(hidden, weight, targets, negatives, beta)  # type: ignore[no-any-return]
 
 
-class _GeneralisedCrossEntropy(torch.autograd.Function):
+class _GeneralisedCrossEntropy(_MadeOnTheWay):
     """``gbce``, with gradients made on the way, as ``_LinearCrossEntropy`` makes them.
 
     Every event has items of its own, so their vectors are many times what the events are. They
@@ -171,9 +175,3 @@ class _GeneralisedCrossEntropy(torch.autograd.Function):
             grad_weight.index_add_(0, drawn.flatten(), vectors.flatten(0, 1))
         ctx.save_for_backward(grad_hidden, grad_weight)
         return loss
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        scale = grads[0]
-        return grad_hidden * scale, grad_weight * scale, None, None, None
