@@ -182,7 +182,7 @@ class _Scores:
         for first in range(start, stop, self.step):
             last = min(first + self.step, stop)
             into = out[first - start : last - start]
-            np.matmul(self.catalog.block(first, last), self.queries, out=into)
+            np.dot(self.catalog.block(first, last), self.queries, out=into)
 
 
 class _Best:

@@ -12,7 +12,8 @@ from torch import Tensor
 from foretaste.data.sequences import Sequences
 from foretaste.nn.item_index import ItemIndex
 from foretaste.nn.listing import best_scores
-from foretaste.nn.topk import top_k
+from foretaste.nn.scanning import Catalog
+from foretaste.nn.topk import best_items, top_k
 from foretaste.recommenders.core.base import SCORES_AT_ONCE, Recommender
 from foretaste.recommenders.core.ranker import Ranker
 from foretaste.serving.histories import NO_EVENTS, Case, sequences_of
@@ -44,11 +45,15 @@ def rank_by_vectors(
     seen = [_left_out(case) for case in asked]
     k = min(max([case.question.k for case in asked]), weight.shape[0])
     queries = vectors if len(whole) == len(cases) else vectors[torch.tensor(whole)]
-    if index is None:
-        top = top_k(queries, weight, k, seen=seen)
-    else:
+    if index is not None:
         top = index.top_k(queries, k, seen=seen)
-    rows = zip(whole, top.indices.tolist(), top.values.tolist(), strict=True)
+    elif weight.is_cpu:  # what is asked here fits: checks would take a tenth of the time
+        catalog = Catalog(weight.numpy(), None)
+        top = best_items(queries.numpy(), catalog, k, seen, torch.get_num_threads())
+    else:
+        top = top_k(queries, weight, k, seen=seen)
+    values, indices = top
+    rows = zip(whole, indices.tolist(), values.tolist(), strict=True)
     for place, items, scores in rows:
         found[place] = _cut(items, scores, cases[place].question.k)
     return found
