@@ -78,6 +78,7 @@ class Arm(NamedTuple):
 
 LOW_RANK = "low-rank only, no fewer bytes"
 """The decisive control of ``both``."""
+NOTHING, BEGUN = ", from nothing", ", as it begins"
 TRAINED = [
     Arm("full", "full", {}),
     Arm("both", "levels", {}),
@@ -89,10 +90,11 @@ TRAINED = [
     Arm("one pool, all layers", "one", {}, "collective"),
     Arm("one pool, random router", "one", {"train_router": False}),
     Arm("int8 of the full width", "int8", {}),
-    Arm("both, from nothing", "levels", {}, starts=False),
-    Arm("low-rank only, from nothing", "low-rank", {}, starts=False),
+    Arm("both" + NOTHING, "levels", {}, starts=False),
+    Arm(LOW_RANK + NOTHING, "low-rank", {}, starts=False),
+    Arm("pools only" + NOTHING, "pools", {}, starts=False),
+    Arm("one pool, all layers" + NOTHING, "one", {}, "collective", starts=False),
 ]
-BEGUN = ", as it begins"
 ARMS = [
     *TRAINED,
     *(arm._replace(name=arm.name + BEGUN, trains=False) for arm in [*TRAINED[:4], *TRAINED[6:8]]),
@@ -257,8 +259,9 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     if "full" not in known:
         return []
     full = known["full"]
-    # What does not train on is set against the full cache that it begins from.
-    bases = {name: "full" + (BEGUN if name.endswith(BEGUN) else "") for name in known}
+    # What does not train on is set against the full cache that it begins from, which is also the
+    # one that was trained from nothing.
+    bases = {name: "full" + (BEGUN if name.endswith((BEGUN, NOTHING)) else "") for name in known}
     others = [
         name
         for name, base in bases.items()
@@ -274,7 +277,7 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
         row = next(row for row in rows if row["keys and values"] == name)
         row["minus full, NDCG@10"] = _interval(tests[name], f"; p {p:.3f}")
         row["minus full, HR@10"] = _interval(paired(known[name], known[bases[name]], "hr@10"))
-        control = LOW_RANK + bases[name].removeprefix("full")
+        control = LOW_RANK + next((way for way in (BEGUN, NOTHING) if name.endswith(way)), "")
         if name != control and control in known:
             row["minus low-rank"] = _interval(paired(known[name], known[control], "ndcg@10"))
     return [rows[0], looked_up(rows[0], full), *rows[1:]]

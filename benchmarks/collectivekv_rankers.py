@@ -67,6 +67,8 @@ class Arm(NamedTuple):
 
 WITH, WITHOUT = {"user_dim": 2}, {"user_dim": 4, "pool_size": 0}
 """With a pool and without: 6 and 8 bytes, at most 0.8 % of 1,024."""
+SEVEN = {"user_dim": 0, "pool_levels": 7}
+"""What two layers can afford: 14 bytes."""
 FULL = Arm("full, from nothing", None, starts=False)
 EVERY = [
     FULL,
@@ -80,6 +82,8 @@ EVERY = [
     Arm("int8 of the full width", {"user_dim": DIM, "pool_size": 0}),
     Arm("both, from nothing", WITH, starts=False),
     Arm("low-rank only, from nothing", WITHOUT, starts=False),
+    Arm("seven levels", SEVEN),
+    Arm("seven levels, from nothing", SEVEN, starts=False),
 ]
 STORED, ASKED = 200, 50
 """Users whose records go through a store, and candidates that are asked with them."""
