@@ -72,6 +72,24 @@ def test_the_loss_has_the_parts_that_are_asked_for(ordinary: Split):
         assert (more > plain + 1e-4) is (part != "contrast"), part
 
 
+def test_the_weight_of_alignment_falls_to_nothing_over_the_epochs_it_fades(ordinary: Split):
+    model = fitted("s2gr", ordinary, fade=4, train={"epochs": 10})
+    network, items = model.network, torch.tensor([[0, 5]])
+    targets, config = torch.tensor([[-1, 3]]), model.config
+
+    def loss(progress: float, **changed: float) -> float:
+        network.config = config.model_copy(update=changed)
+        with torch.no_grad():
+            return float(network.loss(items, targets, progress))
+
+    nothing = loss(0.0, align=0.0)
+    whole = loss(0.0) - nothing
+    assert whole > 1e-3
+    for epoch, share in ((0, 1), (1, 0.75), (2, 0.5), (4, 0), (9, 0)):
+        assert loss(epoch / 10) - nothing == pytest.approx(share * whole, abs=1e-4), epoch
+        assert loss(epoch / 10, fade=0) - nothing == pytest.approx(whole, abs=1e-4), epoch
+
+
 def test_the_lighter_decoder_is_taught_which_goal_of_the_batch_it_is(ordinary: Split):
     """InfoNCE, and the cosine to the first thought, as they are by hand."""
     network = network_of(ordinary, temperature=0.5, contrast=2.0, regularise=0.0)

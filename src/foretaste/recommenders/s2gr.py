@@ -41,6 +41,7 @@ class S2GRConfig(GeneratorConfig):
             much computing and says nothing.
         clusters: of the codes of a level; a thought is taught which one comes.
         align: weight of the teaching.
+        fade: epochs over which that weight falls to nothing, evenly; 0 keeps it, as the paper does.
         temperature: of the softmax over clusters and over goals, those of a batch or, where several
             processes share it, of one part.
         contrast: weight of teaching the lighter decoder the next item's codes.
@@ -52,6 +53,7 @@ class S2GRConfig(GeneratorConfig):
     thinking: Literal["stepwise", "first", "blank"] = "stepwise"
     clusters: int = Field(default=16, ge=2)
     align: float = Field(default=1.0, ge=0)
+    fade: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     contrast: float = Field(default=1.0, ge=0)
     regularise: float = Field(default=0.1, ge=0)
@@ -109,7 +111,7 @@ class S2GRNetwork(TIGERNetwork):
 
     def loss(self, items: Tensor, targets: Tensor, progress: float, half: bool = False) -> Tensor:
         """See ``CodeNetwork``."""
-        del progress, half
+        del half
         reading = self.read(items)
         goals = targets.flatten().clamp_min(0)  # [B P]
         real = (targets.flatten() >= 0).nonzero().squeeze(1)
@@ -120,7 +122,7 @@ class S2GRNetwork(TIGERNetwork):
         assert taught.thoughts is not None
         thoughts = taught.thoughts[real]  # [n, L, D]
         if self.config.align:
-            loss = loss + self.config.align * self.alignment(thoughts, goals[real]).sum()
+            loss = loss + self._align(progress) * self.alignment(thoughts, goals[real]).sum()
         if self.config.contrast or self.config.regularise:
             loss = loss + self._whole(reading, thoughts[:, 0], goals[real], real)
         return loss
@@ -170,6 +172,14 @@ class S2GRNetwork(TIGERNetwork):
         if self.config.thinking == "first":
             return range(self.codes.levels if level == 0 else 0)
         return range(level, level + 1)
+
+    def _align(self, progress: float) -> float:
+        """The weight of the teaching when so much of the training is done."""
+        if not self.config.fade:
+            return self.config.align
+        return self.config.align * max(
+            0.0, 1 - progress * self.config.train.epochs / self.config.fade
+        )
 
     def alignment(self, thoughts: Tensor, goals: Tensor) -> Tensor:
         """Cross-entropies ``[n, levels]`` of the clusters that thoughts ``[n, L, D]`` point at."""
