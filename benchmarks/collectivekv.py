@@ -78,6 +78,8 @@ class Arm(NamedTuple):
 
 LOW_RANK = "low-rank only, no fewer bytes"
 """The decisive control of ``both``."""
+UNROUNDED = Arm("low-rank only, float32", "low-rank", {"user_type": "fp32"})
+"""The same with numbers of four bytes: whether rounding is what the control suffers from."""
 NOTHING, BEGUN = ", from nothing", ", as it begins"
 TRAINED = [
     Arm("full", "full", {}),
@@ -97,7 +99,10 @@ TRAINED = [
 ]
 ARMS = [
     *TRAINED,
-    *(arm._replace(name=arm.name + BEGUN, trains=False) for arm in [*TRAINED[:4], *TRAINED[6:8]]),
+    *(
+        arm._replace(name=arm.name + BEGUN, trains=False)
+        for arm in [*TRAINED[:4], *TRAINED[6:8], TRAINED[9], UNROUNDED]
+    ),
 ]
 LOOKED_UP = "full, first layer looked up (no loss)"
 INT8 = {"user_dim": DIM, "pool_size": 0}
