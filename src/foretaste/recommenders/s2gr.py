@@ -41,8 +41,7 @@ class S2GRConfig(GeneratorConfig):
             much computing and says nothing.
         clusters: of the codes of a level; a thought is taught which one comes.
         align: weight of the teaching.
-        fade: epochs over which that weight falls to nothing, evenly, at most half of
-            ``train.epochs``; 0 keeps it, as the paper does.
+        fade: epochs over which that weight falls to nothing, evenly; 0 keeps it, as the paper does.
         temperature: of the softmax over clusters and over goals, those of a batch or, where several
             processes share it, of one part.
         contrast: weight of teaching the lighter decoder the next item's codes.
@@ -176,10 +175,8 @@ class S2GRNetwork(TIGERNetwork):
 
     def _align(self, progress: float) -> float:
         """The weight of the teaching when so much of the training is done."""
-        epochs = self.config.train.epochs
-        fade = min(self.config.fade, epochs / 2)
-        left = 1 - progress * epochs / fade if fade else 1.0
-        return self.config.align * max(0.0, left)
+        epochs, fade = self.config.train.epochs, self.config.fade
+        return self.config.align * max(0.0, 1 - progress * epochs / fade if fade else 1.0)
 
     def alignment(self, thoughts: Tensor, goals: Tensor) -> Tensor:
         """Cross-entropies ``[n, levels]`` of the clusters that thoughts ``[n, L, D]`` point at."""
