@@ -55,6 +55,16 @@ def test_pool_arithmetic_equals_rebuilt_keys_and_values(kind, config):
     torch.testing.assert_close(module.mix(weights, records), weights @ value)
 
 
+@every_kind
+def test_no_events_have_no_records(kind, config):
+    module, nothing = made(kind, config), torch.empty(2, 0, 12)
+    records = module.pack(nothing)
+    assert records.shape == (2, 0, module.record_bytes)
+    for form in (module.unpack(records), module(nothing), module.train()(nothing)):
+        assert [part.shape for part in form] == 2 * [(2, 0, module.key_dim)]
+    assert module.penalty() is None  # and no NaN
+
+
 def test_bytes_of_a_record():
     sizes = [made(kind, config).record_bytes for kind, config in KINDS]
     assert sizes == [2 * 12 * 4, 8 * 4 + 2, 8 * 2 + 4, 4 + 6, 2, 2, 24, 8, 8 + 12]

@@ -17,16 +17,25 @@ from foretaste.serving.stores import Event, open_store
 from .conftest import BEGIN, HOUR
 from .lists import assert_best, history_of
 
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "collective": {
+        "attention": "collective",
+        "collective": CollectiveConfig(user_dim=4, pool_size=8),
+    },
+    "levels": {
+        "attention": "collective",
+        "collective": CollectiveConfig(user_dim=0, pool_size=8, pool_levels=3),
+    },
+}
 
-@pytest.mark.parametrize("attention", ["full", "collective"])
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["din", "sim", "sdim"])
 def test_a_ranker_is_asked_with_kept_records(
-    name: str, attention: str, write_run, tmp_path, monkeypatch
+    name: str, kind: str, write_run, tmp_path, monkeypatch
 ):
-    kind: dict[str, Any] = {"attention": attention}
-    if attention == "collective":
-        kind["collective"] = CollectiveConfig(user_dim=4, pool_size=8)
-    run = load_run("run", write_run(tmp_path / "run", name, **kind))
+    run = load_run("run", write_run(tmp_path / "run", name, **KINDS[kind]))
     store, model = open_store("memory"), run.recommender
     engine = Engine([run], store)
     assert isinstance(model, Ranker)

@@ -151,6 +151,8 @@ class CollectiveKeyValues(KeyValues):
             return None
         scores = self.routed.scores
         scores = scores.flatten(0, -3) if real is None else scores[real]  # [E, 2, m]
+        if not len(scores):  # no event was seen, and a mean of none is no number
+            return None
         peak = -F.logsigmoid(scores.amax(-1)).mean()
         share = torch.softmax(scores, -1).mean(0)  # [2, m]
         divergence = (share * (share.clamp_min(1e-12).log() + math.log(share.shape[-1]))).sum()
@@ -228,7 +230,7 @@ class CollectiveKeyValues(KeyValues):
             pool = pools[:, level]
             half = pool.square().sum(-1)[:, None] / 2  # [2, 1, m]
             index.append(torch.baddbmm(-half, missing, pool.mT).argmax(-1))
-        return torch.stack(index, -1).transpose(0, 1).reshape(*first.shape, -1)
+        return torch.stack(index, -1).transpose(0, 1).reshape(*first.shape, len(index))
 
     def _entries(self, index: Tensor, gate: Tensor | None = None) -> Tensor:
         """The sums of pool entries ``[..., 2, H, G]`` of ``index`` int64 ``[..., 2, L]``.
@@ -246,7 +248,7 @@ class CollectiveKeyValues(KeyValues):
         table = self.pool.flatten(2).flatten(0, 1)  # [2 L m, H G]
         place = place.reshape(-1, levels)
         found = F.embedding_bag(place, table, mode="sum", per_sample_weights=weights)
-        return found.view(*index.shape[:-1], self.heads, -1)
+        return found.view(*index.shape[:-1], self.heads, self.pool.shape[-1])
 
     def _own(self, x: Tensor) -> Tensor:
         """An event's own numbers as the cache will give them back, ``[..., 2, H, U]``.

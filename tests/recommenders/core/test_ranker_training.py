@@ -146,6 +146,16 @@ def test_padding_has_no_part_in_the_losses_of_collective_keys():
     torch.testing.assert_close(found, alone)
 
 
+@pytest.mark.parametrize("kind", KINDS[:2], ids=["full", "collective"])
+def test_impressions_without_a_history_are_learnt_from(kind: dict, same_group: ClickTask):
+    model, train = made("din", train={"epochs": 1}, **kind), same_group.train
+    first = train.take(np.arange(200))
+    alone = replace(first, ends=np.zeros_like(first.ends))
+    report = model.fit_clicks(replace(same_group, train=alone, valid=alone))
+    assert np.isfinite(report.epochs[0].loss)
+    assert np.isfinite(model.rank([[]], [["i1", "i2"]])[0]).all()
+
+
 # --- What is wrong, and where learning begins -----------------------------------------------------
 
 
