@@ -26,6 +26,8 @@ def test_the_default_store_lies_beside_the_first_run(monkeypatch, tmp_path):
         ({"port": 70_000}, 'serve.port = "70000"'),
         ({"workers": 0}, "serve.workers"),
         ({"seconds": 0}, "serve.seconds"),
+        ({"seconds": float("inf")}, 'serve.seconds = "inf"'),  # no JSON for workers
+        ({"watch_seconds": 1e12}, "serve.watch_seconds"),  # no clock waits so long
         ({"batch": "many"}, "serve.batch"),
         ({"store": "memory", "workers": 2}, "users of its own"),
         ({"log_ttl": 0}, "serve.log_ttl"),

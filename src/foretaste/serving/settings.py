@@ -70,7 +70,7 @@ class Settings(BaseModel):
     workers: int = Field(default=1, ge=1, le=256)
     token_file: Path | None = None
     watch: bool = True
-    watch_seconds: float = Field(default=1.0, gt=0)
+    watch_seconds: float = Field(default=1.0, gt=0, lt=1e9)
     ttl: float | None = Field(default=30 * 86_400.0, gt=0, lt=1e10)
     log_ttl: float | None = Field(default=None, gt=0, lt=1e10)
     store_timeout: float | None = Field(default=None, gt=0, lt=3_600)
@@ -81,7 +81,7 @@ class Settings(BaseModel):
     unknown_items: int = Field(default=100_000, ge=0)
     waiting: int = Field(default=512, ge=1)
     batch: int = Field(default=64, ge=1)
-    seconds: float = Field(default=5.0, gt=0)
+    seconds: float = Field(default=5.0, gt=0, lt=1e9)
     drain_seconds: int = Field(default=20, ge=0)
     body_bytes: int = Field(default=2**21, ge=1_024)
     connections: int = Field(default=4_096, ge=1)
