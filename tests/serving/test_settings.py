@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,9 @@ def test_the_token_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     assert Settings.build({"runs": ("a",)}).token() == "abc"
     monkeypatch.setenv("FORETASTE_TOKEN", "\n")
     with pytest.raises(InputError, match="FORETASTE_TOKEN: is blank"):  # not: everybody may ask
+        Settings.build({"runs": ("a",)}).token()
+    monkeypatch.setenv("FORETASTE_TOKEN", os.fsdecode(b"\xff\xfe"))
+    with pytest.raises(InputError, match="FORETASTE_TOKEN: is not UTF-8"):  # not: 500 for everybody
         Settings.build({"runs": ("a",)}).token()
     file = tmp_path / "token"
     settings = Settings.build({"runs": ("a",), "token_file": file})

@@ -149,12 +149,15 @@ class Settings(BaseModel):
         """The bearer token, or None when none is asked for.
 
         Raises:
-            InputError: when the file cannot be read or holds no token, or the variable is blank.
+            InputError: when the file cannot be read or holds no token, or the variable is blank or
+                no UTF-8.
         """
         if self.token_file is None:
             given = os.environ.get(TOKEN_VARIABLE, "")
             if given and not given.strip():
                 raise InputError(f"{TOKEN_VARIABLE}: is blank. Put a token there, or unset it.")
+            if not is_utf8(given):
+                raise InputError(f"{TOKEN_VARIABLE}: is not UTF-8 text. Put another token there.")
             return given.strip() or None
         try:
             token = self.token_file.read_text(encoding="utf-8").strip()
@@ -173,6 +176,11 @@ class Settings(BaseModel):
     def from_environment(cls) -> Self:
         """What ``to_environment`` gave."""
         return cls.model_validate_json(os.environ[VARIABLE])
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8; bytes of the environment that are none cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def same_token(given: bytes, token: str) -> bool:
