@@ -216,6 +216,9 @@ def auc_difference(
         resamples: how often the users are drawn.
         seed: the same seed gives the same interval.
 
+    Returns:
+        The interval; ``low`` and ``high`` are NaN for a single user, who shows no spread.
+
     Raises:
         ValueError: as of ``auc``, or an option is out of range.
     """
@@ -226,6 +229,8 @@ def auc_difference(
     _, second = _checked(labels, b)
     _, group = _grouped(users, len(clicked))
     number = int(group.max()) + 1
+    if number == 1:
+        return Interval(value, math.nan, math.nan)
     pairs = [_Pairs.of(clicked, scores, group) for scores in (first, second)]
     rng, share = np.random.default_rng(seed), np.full(number, 1 / number)
     drawn = (rng.multinomial(number, share) for _ in range(resamples))  # [U] each
