@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from foretaste.errors import InputError
 from foretaste.recommenders.core.base import Recommender
 from foretaste.serving import reloading
 from foretaste.serving.engine import Engine
@@ -79,3 +80,29 @@ def test_what_may_pass_is_tried_again_and_ends_nothing(
     assert time.monotonic() - begin > 0.6  # not again at once: a load takes time and memory
     assert caplog.text.count("not loaded again") == 2
     assert engine.run().fingerprint == load_run("x", newer).fingerprint
+
+
+def test_files_that_could_not_be_read_are_tried_again_when_they_may_be(
+    write_run, tmp_path, monkeypatch
+):
+    served: Path = write_run(tmp_path / "served", "ease")
+    newer: Path = write_run(tmp_path / "newer", "ease", l2=2.0)
+    engine = Engine([load_run("served", served)], open_store("memory"))
+    watcher = Watcher(engine, 1.0, None, lambda *_: None)
+    for name in FILES:
+        shutil.copy(newer / name, served / name)
+
+    def locked(name: str, path: Path, wish):
+        raise InputError(f"{path}: permission denied")
+
+    def look_twice() -> str:
+        watcher.look()
+        watcher.look()
+        return engine.run().fingerprint
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reloading, "load_run", locked)
+        before = look_twice()
+    assert look_twice() == before  # nothing has changed, so it is not tried
+    (served / "weights.safetensors").chmod(0o640)
+    assert look_twice() == load_run("newer", newer).fingerprint

@@ -31,8 +31,9 @@ Incremental = IncrementalRecommender | Ranker
 FILES = ("model.json", "catalog.parquet", "weights.safetensors")
 """What a model is made of in a run folder."""
 
-Stamp = tuple[tuple[int, int, int], ...]
-"""Of each of ``FILES``: inode, time of the last change in ns, size in bytes."""
+Stamp = tuple[tuple[int, int, int, int], ...]
+"""Of each of ``FILES``: inode, times of the last change in ns, of the content and of all that is
+known of it (its owner, who may read it), size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def stamp_of(path: Path) -> Stamp | None:
         found = [(path / name).stat() for name in FILES]
     except OSError:
         return None
-    return tuple((one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+    return tuple((one.st_ino, one.st_mtime_ns, one.st_ctime_ns, one.st_size) for one in found)
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
