@@ -9,9 +9,11 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from foretaste.recommenders.core.base import Recommender
 from foretaste.recommenders.core.registry import names
+from foretaste.serving.schemas import Ask, NewEvents
 
 from .conftest import BEGIN, HOUR, ITEMS
 from .lists import assert_best, history_of
@@ -103,6 +105,26 @@ def test_times_are_told_by_their_size():
     assert logged(1_600_000_000) == logged(1_600_000_000_000) == 1_600_000_000_000
     assert logged(1_600_000_000.25) == 1_600_000_000_250
     assert logged(0) == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "given", "place"),
+    [
+        (NewEvents, {"user_id": "a", "item_id": "i", "timestamp": -1}, ("event", "timestamp")),
+        (NewEvents, [{"user_id": "a"}], ("events", 0, "item_id")),
+        (NewEvents, [], ("events",)),
+        (Ask, {"history": [{"item_id": "i", "timestamp": -1}]}, ("history", "events", 0)),
+        (Ask, {"history": ["i", 1]}, ("history", "ids", 1)),
+        (Ask, {"history": [{"item_id": "i", "timestamp": 1}, "i"]}, ("history", "events", 1)),
+    ],
+)
+def test_what_is_wrong_is_told_of_the_form_that_was_meant(form, given, place):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(form).validate_python(given)
+    (told,) = caught.value.errors()
+    assert told["loc"][: len(place)] == place
+    for history in ([], None, ["i"], [{"item_id": "i", "timestamp": 1}]):
+        Ask.model_validate({"history": history})
 
 
 def test_what_a_question_may_say(server, run_folder):

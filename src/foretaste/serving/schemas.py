@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     StringConstraints,
     Tag,
@@ -74,7 +75,16 @@ class NewEvent(Strict):
         return now if self.timestamp is None else _milliseconds(self.timestamp)
 
 
-NewEvents = NewEvent | Annotated[list[NewEvent], Field(min_length=1, max_length=EVENTS_AT_ONCE)]
+def _one_or_several(given: object) -> str:
+    """Which of two forms is meant, so that what is wrong with the other one is not told."""
+    return "events" if isinstance(given, list) else "event"
+
+
+NewEvents = Annotated[
+    Annotated[NewEvent, Tag("event")]
+    | Annotated[list[NewEvent], Field(min_length=1, max_length=EVENTS_AT_ONCE), Tag("events")],
+    Discriminator(_one_or_several),
+]
 
 
 class Logged(Strict):
@@ -98,8 +108,16 @@ class PastEvent(Strict):
     ]
 
 
+def _ids_or_events(given: object) -> str:
+    """As ``_one_or_several``."""
+    first = given[0] if isinstance(given, list) and given else None
+    return "events" if isinstance(first, dict | PastEvent) else "ids"
+
+
 Ids = Annotated[list[ItemId], Field(max_length=MOST_EVENTS), Tag("ids")]
-PastEvents = Annotated[list[PastEvent], Field(max_length=MOST_EVENTS), Tag("events")]
+PastEvents = Annotated[
+    list[PastEvent], Field(min_length=1, max_length=MOST_EVENTS), Tag("events")
+]  # none at all are ids, so that every history is of one form
 
 
 class Ask(Strict):
@@ -109,9 +127,8 @@ class Ask(Strict):
         UserId | None, Field(description="The history is what the log holds of this user.")
     ] = None
     history: Annotated[
-        Ids | PastEvents | None,
+        Annotated[Ids | PastEvents, Discriminator(_ids_or_events)] | None,
         Field(
-            union_mode="left_to_right",
             description="Item ids, or events with their times, oldest first. With user_id: used "
             "when the log holds nothing of the user or cannot be read.",
         ),
