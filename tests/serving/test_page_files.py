@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import re
 
 import httpx
 from fastapi import FastAPI
@@ -63,3 +64,12 @@ def test_the_page_is_served_with_its_policy_and_nothing_beside_it(tmp_path):
     assert asyncio.run(get("/page/app.js")).text == "1"
     for path in ("/page/../../secret", "/page/%2e%2e/secret", "/page/", "/page/index.html"):
         assert asyncio.run(get(path)).status_code == 404
+
+
+def test_a_button_is_called_by_what_can_be_read_on_it():
+    """Whoever speaks to a browser says what stands there (WCAG 2.5.3)."""
+    page = read_page()["index.html"].content.decode()
+    buttons = re.findall(r'<button [^>]*aria-label="([^"]*)"[^>]*>([^<]+)</button>', page)
+    assert len(buttons) >= 2
+    for name, text in buttons:
+        assert name.startswith(text)
