@@ -68,3 +68,8 @@ def test_a_list_is_the_head_of_a_longer_one():
 def test_infinite_and_negative_zero():
     found = best_scores(torch.tensor([[0.0, -0.0, INF, INF, -INF, 0.0]]), 4)
     assert found.indices.tolist() == [[2, 3, 0, 1]]
+
+
+def test_doubles_that_only_float32_takes_for_equal_are_no_ties():
+    scores = torch.tensor([[1.0, 1.0 + 1e-12, 1.0 + 1e-12, 1.0 + 2e-12]], dtype=torch.float64)
+    assert best_scores(scores, 2).indices.tolist() == [[3, 1]]

@@ -44,9 +44,9 @@ def _lowest(scores: Tensor, values: Tensor, indices: Tensor, rows: Tensor) -> Te
     """Lists ``[T, k]`` of the tied rows with the lowest numbers at their tied ends."""
     last = values[:, -1:]  # [T, 1]
     above = (values > last).sum(1).tolist()
-    bars, lists = last[:, 0].float().cpu().numpy(), indices.cpu().numpy()
+    bars, lists = last[:, 0].double().cpu().numpy(), indices.cpu().numpy()
     for place, row in enumerate(rows.tolist()):
-        of_row, bar, listed = scores[row].float().cpu().numpy(), bars[place], lists[place]
+        of_row, bar, listed = scores[row].double().cpu().numpy(), bars[place], lists[place]
         first, begin, size = above[place], 0, 1024
         while first < len(listed):  # where ties are many, the lowest numbers are found at once
             found = np.flatnonzero(of_row[begin : begin + size] == bar)[: len(listed) - first]
