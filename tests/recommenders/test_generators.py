@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import torch
 
+from foretaste.codes.rqkmeans import RQKMeansConfig
 from foretaste.codes.tokenizer import FitContext
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
@@ -85,6 +86,15 @@ def test_seen_items_take_no_room_in_a_beam(name: str, own: dict, ordinary: Split
         with torch.no_grad():
             items = model._search(searched, model._searched(None)[0]).items[0]
         assert items[:3].tolist() == found
+
+
+@pytest.mark.parametrize("own", [{}, {"architecture": "decoder-only"}, {"normalise": "codes"}])
+def test_the_extra_level_may_have_fewer_codes(own: dict, ordinary: Split):
+    """As in TIGER's paper: of a level that tells equal codes apart few are needed."""
+    extra = CodingConfig(tokenizer=RQKMeansConfig(size=6, unique="extra"))
+    made = fitted("tiger", ordinary, codes=extra, **own)
+    assert made.codes.sizes[-1] < 6
+    assert len(made.recommend([["i0001"]], 3)[0]) == 3
 
 
 @every

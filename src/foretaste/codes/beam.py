@@ -36,7 +36,7 @@ class StepLogits(Protocol):
     """A model that writes paths token by token."""
 
     def __call__(self, step: Step) -> Tensor:
-        """Logits ``[R, V]``, with ``V`` at least the trie's vocabulary."""
+        """Logits ``[R, V]``, of all tokens of the level at least (``Trie.widths``)."""
         ...
 
 
@@ -182,7 +182,8 @@ class _Search(NamedTuple):
         if len(query):
             parents = beams.rows[query, beam] if level else None
             logits = self.step_logits(Step(level, query, beams.tokens[query, beam], parents))
-            gained[asked] = _log_probs(logits, following, self.trie, self.renormalise)
+            width = self.trie.widths[level]
+            gained[asked] = _log_probs(logits, following, width, self.renormalise)
         return gained, rows
 
     def _without_unwanted(self, scores: Tensor, nodes: Tensor) -> Tensor:
@@ -221,7 +222,8 @@ def score_catalog(
                 owner = torch.full_like(some, query)
                 step = Step(depth, owner, trie.paths(some, depth), None)
                 following = trie.children(some)
-                gained = _log_probs(step_logits(step), following, trie, renormalise)
+                logits, width = step_logits(step), trie.widths[depth]
+                gained = _log_probs(logits, following, width, renormalise)
                 summed = scores[some - begin, None] + gained
                 below[following.nodes[following.real] - end] = summed[following.real]
             scores = below
@@ -248,13 +250,13 @@ def share_found(found: FoundItems, exact: Tensor, k: int) -> Tensor:
     return (best[:, :, None] == found.items[:, None, :k]).any(2).float().mean(1)
 
 
-def _log_probs(logits: Tensor, following: Children, trie: Trie, renormalise: bool) -> Tensor:
-    """Log-probabilities ``[R, C]`` of what may follow; -inf on padding."""
+def _log_probs(logits: Tensor, following: Children, width: int, renormalise: bool) -> Tensor:
+    """Log-probabilities ``[R, C]`` of what may follow, tokens below ``width``; -inf on padding."""
     rows, padding = len(following.tokens), ~following.real
-    if logits.ndim != 2 or len(logits) != rows or logits.shape[1] < trie.vocabulary:
+    if logits.ndim != 2 or len(logits) != rows or logits.shape[1] < width:
         raise InputError(
-            f"logits {list(logits.shape)} for {rows} prefixes and tokens up to "
-            f"{trie.vocabulary - 1}: the model and the codes do not fit each other."
+            f"logits {list(logits.shape)} for {rows} prefixes and tokens up to {width - 1}: the "
+            "model and the codes do not fit each other."
         )
     chosen = logits.gather(1, following.tokens).float().masked_fill(padding, -torch.inf)
     total = (chosen if renormalise else logits.float()).logsumexp(1, keepdim=True)

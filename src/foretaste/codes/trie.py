@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,7 @@ class Trie:
         levels: nodes of the tree down to each depth, ``[depth + 2]``: those at depth ``d`` are
             ``levels[d]`` to ``levels[d + 1]``.
         vocabulary: one more than the largest token.
+        widths: the same of the tokens at each depth, ``[depth]``.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Trie:
         """Use ``from_table`` or ``from_paths``."""
         self.tokens, self.first, self.leaves, self.leaf_items = tokens, first, leaves, leaf_items
         self.levels = levels
-        self.vocabulary = int(tokens.max()) + 1
+        ends = pairwise(levels[1:])
+        self.widths = tuple(int(tokens[begin:end].max()) + 1 for begin, end in ends)
+        self.vocabulary = max(self.widths)
 
     @classmethod
     def from_table(cls, table: np.ndarray) -> Trie:
