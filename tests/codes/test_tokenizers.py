@@ -165,6 +165,16 @@ def test_an_old_item_asked_as_new_has_its_own_nearest_codes(name, vectors, seque
     assert np.array_equal(tokenizer._nearest(vectors)[0], codes_of(tokenizer).nearest)
 
 
+def test_new_items_beside_a_part_of_the_catalog_get_ranks_that_are_free(vectors) -> None:
+    crowd = np.repeat(vectors[:8], 4, axis=0)
+    tokenizer = find("rqkmeans")(levels=2, size=8, unique="extra")
+    whole = tokenizer.fit(crowd)
+    part = whole.for_items(whole.item_ids.filter(whole.table[:, -1] > 0))
+    new = tokenizer.assign(np.repeat(vectors[:1], 2, axis=0), part)
+    both = part.with_items(["new", "newer"], new)  # refuses codes that are there already
+    assert both.table[-2:, -1].min() == 0
+
+
 def test_items_without_a_text_all_get_codes(vectors) -> None:
     silent = vectors.copy()
     silent[20:40] = 0

@@ -114,6 +114,29 @@ def deal(
     return Dealt(table, ranks, moved)
 
 
+def free_ranks(
+    table: np.ndarray, ranks: np.ndarray, taken: np.ndarray, sizes: tuple[int, ...], places: int
+) -> np.ndarray:
+    """Ranks int64 ``[n]`` of dealt codes ``[n, L]``, past those that are taken.
+
+    ``deal`` counts the codes that were given, as if their ranks were the first ones; in a part of a
+    catalog some of these are free and later ones are not.
+
+    Args:
+        table: what was dealt.
+        ranks: the same.
+        taken: int ``[t, L + 1]``, codes given before and, last, their ranks.
+        sizes: codes of each level.
+        places: how often a code may be given.
+    """
+    keys, row = np.unique(keys_of(table, sizes), return_inverse=True)
+    given = np.zeros((len(keys), places), bool)
+    own = np.isin(old := keys_of(taken, sizes), keys)
+    given[np.searchsorted(keys, old[own]), taken[own, -1]] = True
+    # The free ranks of each code after the given ones, which are as many as ``deal`` counted.
+    return np.argsort(~given, axis=1, kind="stable")[row, ranks]
+
+
 class _Places(NamedTuple):
     """How often each code was given, by key, ascending; and how often it may be."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from foretaste.codes.books import Books
 from foretaste.codes.checking import build_config, check_vectors, checked_ids
-from foretaste.codes.dealing import check_bits, deal
+from foretaste.codes.dealing import check_bits, deal, free_ranks
 from foretaste.codes.table import FIT_AGAIN, Codes
 from foretaste.data.sequences import Sequences
 from foretaste.errors import InputError
@@ -340,7 +340,10 @@ class Tokenizer(ABC):
             )
         if self.config.unique != "extra":
             return dealt.table, base
-        return np.column_stack([dealt.table, dealt.ranks.astype(np.int32)]), (*base, places)
+        ranks = dealt.ranks
+        if codes is not None:
+            ranks = free_ranks(dealt.table, ranks, codes.table, base, places)
+        return np.column_stack([dealt.table, ranks.astype(np.int32)]), (*base, places)
 
 
 def find(name: str) -> type[Tokenizer]:
