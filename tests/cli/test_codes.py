@@ -116,6 +116,12 @@ def test_texts_go_to_an_endpoint_once(foretaste, books, endpoint, tmp_path) -> N
     assert no_server.err.count("\n") == 1
 
 
+def test_a_seed_beyond_all_seeds_is_refused(foretaste, books) -> None:
+    done = foretaste("codes", "fit", "--items", books, *SMALL, "--seed", 2**63)
+    assert done.code == 2
+    assert "Invalid value for '--seed'" in done.err
+
+
 def test_quiet_is_silent(foretaste, books) -> None:
     done = foretaste("codes", "fit", "--items", books, "--quiet", *SMALL)
     assert (done.code, done.out, done.err) == (0, "", "")

@@ -192,6 +192,13 @@ def test_codebooks_are_learnt_from_a_part(vectors) -> None:
     assert missed < 0.05 * np.square(many - many.mean(0)).sum(1).mean()
 
 
+@pytest.mark.parametrize("device", ["mps", "gpu"])
+def test_a_device_that_is_not_here_is_said(device: str, vectors, monkeypatch) -> None:
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(InputError, match=f"--device {device}: there is none here. Choose cpu"):
+        find("rqkmeans")(levels=3, size=4).fit(vectors, context=FitContext(0, device))
+
+
 def test_more_items_than_codes_are_refused(vectors) -> None:
     with pytest.raises(InputError, match="60 items for 16 free codes. Take more levels"):
         find("rqkmeans")(levels=2, size=4).fit(vectors)

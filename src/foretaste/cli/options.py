@@ -13,7 +13,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Set any field, as in train.epochs=5."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random choice.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of every random choice.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 RecipeFile = Annotated[
     Path | None, typer.Argument(metavar="[RECIPE.toml]", help="A recipe; flags overrule it.")

@@ -84,9 +84,16 @@ class FitContext:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device itself."""
+        """The device itself.
+
+        Raises:
+            InputError: when it is not here, or unknown.
+        """
+        cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
         if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return torch.device("cuda" if cuda else "cpu")
+        if not {"cpu": True, "cuda": cuda, "mps": mps}.get(self.device):
+            raise InputError(f"--device {self.device}: there is none here. Choose cpu or auto.")
         return torch.device(self.device)
 
 
