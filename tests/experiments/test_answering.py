@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -52,6 +54,16 @@ def test_a_title_may_hold_a_semicolon(run):
 def test_blank_texts_are_no_history(run):
     assert asked(run, titles=["", " ; "]).history == []
     assert asked(run, titles=[" ;"], item_ids=["plain"]).history == ["plain"]
+
+
+def test_what_the_catalog_lacks_of_a_user_is_left_out_and_told(run, tmp_path):
+    rows = pl.read_csv(Path(run.recipe["data"]["source"]))
+    late = {"user_id": ["late"] * 3, "item_id": ["new", "newer", "plain"]}
+    late |= {"timestamp": [1_700_000_000 + place for place in range(3)]}
+    pl.concat([rows, pl.DataFrame(late)]).write_csv(tmp_path / "log.csv")
+    recipe = {"data": {"source": str(tmp_path / "log.csv")}, "model": {"name": "markov"}}
+    found = asked(train(Recipe.build(recipe), tmp_path / "run"), user="late")
+    assert (found.history, found.unknown) == (["plain"], ["new", "newer"])
 
 
 def test_candidates_are_read_like_ids_and_unknown_ones_told(run):

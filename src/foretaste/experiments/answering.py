@@ -104,7 +104,11 @@ def answer(run: RunFolder, question: Question) -> Answer:
         raise InputError("give one of --history, --history-ids and --user, not several.")
     recommender = run.recommender()
     if question.user is not None:
-        history, matched, unknown = _of_user(run, question.user), [], []
+        assert recommender.catalog is not None
+        events, matched = _of_user(run, question.user), []
+        unknown = _missing(list(dict.fromkeys(events)), recommender.catalog)
+        left_out = set(unknown)
+        history = [item_id for item_id in events if item_id not in left_out]
     else:
         history, matched, unknown = _of_typed(recommender, question)
     candidates = None
