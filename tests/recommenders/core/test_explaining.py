@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from foretaste.codes.table import Codes
+from foretaste.data.catalog import Catalog
 from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.recommenders.core.base import RunContext
@@ -83,6 +85,14 @@ def test_words_are_categories_that_are_common_here_and_not_everywhere(told: Spli
     assert describer.words(np.array([0, 1])).startswith(f"Film i{popular:04}")
     assert describer.words(np.arange(12)).endswith(" and 10 more")
     assert describer.words(np.array([], np.int64)) == "nothing"
+
+
+def test_a_category_that_an_item_has_twice_counts_once(told: Split):
+    frame = pl.DataFrame({"item_id": ["a", "b", "c", "d"], "categories": [["x"] * 4, [], [], []]})
+    table = np.arange(4, dtype=np.int32)[:, None]
+    codes = Codes(frame["item_id"], table, (4,), table, (np.zeros((4, 2), np.float32),), True)
+    describer = Describer(Catalog.from_items(frame["item_id"], frame), codes, np.arange(4))
+    assert describer.words(np.arange(3)) == "c / b and 1 more"
 
 
 def test_a_code_stands_for_the_items_that_share_it(told: Split):

@@ -102,7 +102,7 @@ class Describer:
 
     def _category_shares(self, members: np.ndarray) -> dict[str, float]:
         column = self.catalog.frame["categories"].gather(members)
-        names = column.explode().drop_nulls()
+        names = column.list.unique().explode().drop_nulls()  # an item may have one twice
         counts = names.value_counts() if len(names) else pl.DataFrame()
         if counts.is_empty():
             return {}
