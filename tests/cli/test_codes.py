@@ -138,6 +138,8 @@ def test_quiet_is_silent(foretaste, books) -> None:
             "codes of a level. Lower codes.tokenizer.size",
         ),
         (("--tokenizer", "coba"), "coba: needs training histories"),
+        (("--k-core", 5), "--k-core is about a log, and --items is none. Give --data too."),
+        (("--set", "split.kind=leave-last-out"), "--set split.kind is about a log"),
         (("--run", "nowhere"), "nowhere: not a run folder"),
         (("--output", "books.csv"), "books.csv"),
     ],

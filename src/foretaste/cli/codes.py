@@ -59,6 +59,7 @@ def fit(
     from foretaste.cli.code_figures import print_codes
     from foretaste.cli.display import print_json, progress, say
     from foretaste.codes.tokenizer import FitContext
+    from foretaste.errors import InputError
     from foretaste.experiments import coding
     from foretaste.experiments.recipe import parse_settings
 
@@ -70,6 +71,12 @@ def fit(
         own |= {} if value is None or field in own else {field: value}
     config = coding.coding_config(own)
     if data is None and items is not None and "data.source" not in given:
+        of_log = {"--split": split, "--user-col": user_col, "--item-col": item_col}
+        of_log |= {"--time-col": time_col, "--rating-col": rating_col, "--format": format}
+        of_log |= {"--min-rating": min_rating, "--k-core": k_core}
+        told = [flag for flag, value in of_log.items() if value is not None]
+        if told := told + [f"--set {field}" for field in given if field not in own]:
+            raise InputError(f"{told[0]} is about a log, and --items is none. Give --data too.")
         found = coding.items_of_file(Path(items))
     else:
         recipe = options.build_recipe(
