@@ -56,6 +56,8 @@ FORMS: dict[str, dict[str, Any]] = {
         "collective": {"user_dim": 0, "pool_levels": 7},
     },
 }
+ENGINE = FORMS | {"one pool": FORMS["one pool"] | {"first_layer": "full"}}
+"""Caches of the engine: in all of them the first layer may be looked up."""
 TOGETHER = 20
 QUESTION = Question(run="run", user="ann", k=10)
 
@@ -163,28 +165,26 @@ def engine_rows(stores: list[str], rounds: int) -> list[dict[str, Any]]:
     prepared = split(dataset, "leave-last-out")
     served: dict[tuple[str, str], Served] = {}
     with ExitStack() as stack:
-        for attention in ("full", "collective"):
-            model = SASRec(
-                dim=64, window=200, attention=attention, train={"epochs": 1, "validate_queries": 1}
-            )
+        for cache, form in ENGINE.items():
+            model = SASRec(dim=64, window=200, train={"epochs": 1, "validate_queries": 1}, **form)
             model.fit(prepared)
             for url in stores:
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 store = stack.enter_context(open_store(url.format(folder)))
-                served[attention, url.split(":")[0]] = Served(model, store)
+                served[cache, url.split(":")[0]] = Served(model, store)
         for _ in range(-(-rounds // TOGETHER)):
             for one in served.values():
                 one.ask(TOGETHER)
     return [
         {
-            "cache": attention,
+            "cache": cache,
             "store": kind,
             "items": len(one.ids),
             "list p50 ms": f"{np.median(one.lists):.3f}",
             "list p99 ms": f"{np.quantile(one.lists, 0.99):.3f}",
             "event logged, p50 ms": f"{np.median(one.logged):.3f}",
         }
-        for (attention, kind), one in served.items()
+        for (cache, kind), one in served.items()
     ]
 
 
