@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from kept import Kept, pack, unpack
+from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 
 from foretaste.data.batches import query_batches
@@ -280,11 +280,11 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     ]
     for name, p in zip(others, corrected, strict=True):
         row = next(row for row in rows if row["keys and values"] == name)
-        row["minus full, NDCG@10"] = _interval(tests[name], f"; p {p:.3f}")
-        row["minus full, HR@10"] = _interval(paired(known[name], known[bases[name]], "hr@10"))
+        row["minus full, NDCG@10"] = with_interval(tests[name], p)
+        row["minus full, HR@10"] = with_interval(paired(known[name], known[bases[name]], "hr@10"))
         control = LOW_RANK + next((way for way in (BEGUN, NOTHING) if name.endswith(way)), "")
         if name != control and control in known:
-            row["minus low-rank"] = _interval(paired(known[name], known[control], "ndcg@10"))
+            row["minus low-rank"] = with_interval(paired(known[name], known[control], "ndcg@10"))
     return [rows[0], looked_up(rows[0], full), *rows[1:]]
 
 
@@ -349,10 +349,6 @@ def paired(one: Kept, other: Kept, metric: str) -> PairedDifference:
     return paired_difference(one.values(metric, common), other.values(metric, common))
 
 
-def _interval(test: PairedDifference, more: str = "") -> str:
-    return f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}{more})"
-
-
 def main() -> None:
     """Measure what is missing, and write the table of all that is there beside this script."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -382,9 +378,8 @@ def main() -> None:
                         start = trained(model, source, prepared, seed, args.runs / source.stem)
                     found = measure(model, source, prepared, arm, seed, start)
                     kept.save(seed, found)
-                    told = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
                     value = found["ndcg@10"].mean()
-                    print(source.stem, model, arm.name, seed, value, told, flush=True)
+                    print(source.stem, model, arm.name, seed, value, flush=True)
     pack(args.runs, archive)
     folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
     rows = [row for data in folders for model in FITS for row in rows_of(data, model, args.runs)]

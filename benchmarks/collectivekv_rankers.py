@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from collectivekv import LOW_RANK, bytes_per_user
-from kept import Kept, pack, unpack
+from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 
 from foretaste.data.clicks import ClickTask, rated_clicks, sampled_clicks
@@ -67,8 +67,7 @@ class Arm(NamedTuple):
 
 WITH, WITHOUT = {"user_dim": 2}, {"user_dim": 4, "pool_size": 0}
 """With a pool and without: 6 and 8 bytes, at most 0.8 % of 1,024."""
-SEVEN = {"user_dim": 0, "pool_levels": 7}
-"""What two layers can afford: 14 bytes."""
+SEVEN = {"user_dim": 0, "pool_levels": 7}  # 14 bytes
 FULL = Arm("full, from nothing", None, starts=False)
 EVERY = [
     FULL,
@@ -85,8 +84,7 @@ EVERY = [
     Arm("seven levels", SEVEN),
     Arm("seven levels, from nothing", SEVEN, starts=False),
 ]
-STORED, ASKED = 200, 50
-"""Users whose records go through a store, and candidates that are asked with them."""
+STORED, ASKED = 200, 50  # users whose records go through a store, and candidates for them
 
 
 class Source(NamedTuple):
@@ -267,8 +265,8 @@ def against(task: ClickTask, arm: Kept, full: Kept) -> tuple[str, str, str, floa
     of_loss = paired_difference(losses[0], losses[1])
     return (
         "{:+.4f} ({:+.4f} to {:+.4f})".format(*whole),
-        f"{of_users.difference:+.4f} ({of_users.low:+.4f} to {of_users.high:+.4f})",
-        f"{of_loss.difference:+.4f} ({of_loss.low:+.4f} to {of_loss.high:+.4f})",
+        with_interval(of_users),
+        with_interval(of_loss),
         of_users.p_value,
     )
 
@@ -384,9 +382,7 @@ def main() -> None:
                 for arm in missing(source, model, arms, seed):
                     found = measure(model, source, arm, seed)
                     Kept(source.folder, f"{model}-{arm.name}").save(seed, found)
-                    told = {k: v for k, v in found.items() if not isinstance(v, np.ndarray)}
-                    area = auc(source.task.test.labels, found["test"])
-                    print(source.name, model, arm.name, seed, f"{area:.4f}", told, flush=True)
+                    print(source.name, model, arm.name, seed, found["valid"], flush=True)
     pack(args.runs, archive)
     rows = [row for source in sources for model in args.models for row in rows_of(source, model)]
     about = (

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 from generative_quality import FIXED, Arm, Data, fit
-from kept import Kept, pack, unpack
+from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 
 from foretaste.experiments.loading import load_dataset
@@ -131,11 +131,7 @@ def rows_of(runs: Path) -> list[dict[str, Any]]:
         for figure in ("hr@5", "ndcg@10"):
             row[f"{figure}, history left out"] = f"{kept.values(f'{figure} left out').mean():.4f}"
         one = tests.get(name)
-        row["ndcg@10 minus SASRec"] = (
-            f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}; p {corrected[name]:.3f})"
-            if one
-            else ""
-        )
+        row["ndcg@10 minus SASRec"] = with_interval(one, corrected[name]) if one else ""
         row["validation"] = f"{kept.fact('valid'):.4f}"
         row["CPU s to fit"] = f"{kept.fact('fit_seconds'):.0f}"
         rows.append(row)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from amazon18 import published_split
-from kept import Kept, pack, unpack
+from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 
 from foretaste.codes.coba import CoBaConfig
@@ -307,9 +307,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
     def told(name: str, control: str) -> str:
         if (name, control) not in tests:
             return ""
-        one = tests[name, control]
-        p = corrected[name, control]
-        return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}; p {p:.3f})"
+        return with_interval(tests[name, control], corrected[name, control])
 
     rows, long = [], np.load(runs / data / LENGTHS)["lengths"] >= LONG
     for name, kept in known.items():

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foretaste.metrics import PairedDifference
+
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The time of all members, so that the same figures give the same archive."""
 
@@ -59,6 +61,12 @@ class Kept:
         """The mean of a number over the seeds that have it."""
         known = [float(one[name]) for one in self.seeds if name in one]
         return float(np.mean(known)) if known else None
+
+
+def with_interval(one: PairedDifference, p: float | None = None, digits: int = 3) -> str:
+    """A difference as tables tell it, with its interval, and ``p`` where it is corrected."""
+    more = "" if p is None else f"; p {p:.{digits}f}"
+    return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}{more})"
 
 
 def unpack(archive: Path, runs: Path) -> None:

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from kept import pack, unpack
+from kept import pack, unpack, with_interval
 from lumos_alone import scores_of_own
 from lumos_views import Source, noisy, read, table_for, trained
 from peers.driving import read_table, write_table
@@ -345,7 +345,7 @@ def _compared(
     tests = [paired_difference(means[name, "ndcg@20"], means[base, "ndcg@20"]) for name in names]
     corrected = holm([test.p_value for test in tests])
     return {
-        name: f"{test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}; p {p:.4f})"
+        name: with_interval(test, p, 4)
         for name, test, p in zip(names, tests, corrected, strict=True)
     }
 

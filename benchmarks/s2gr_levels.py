@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from generative_quality import NAMED, Data, fit, read_data
-from kept import Kept, pack, unpack
+from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 from torch import Tensor
 
@@ -161,10 +161,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
                         one.values(figure, common)[:, level].astype(np.float64)
                         for one in (kept, known[BESIDE])
                     )
-                    one = paired_difference(*both)
-                    row[f"{figure} minus blank"] = (
-                        f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})"
-                    )
+                    row[f"{figure} minus blank"] = with_interval(paired_difference(*both))
             if level < kept.seeds[0]["pointed"].shape[1]:
                 row["cluster right"] = f"{kept.values('pointed')[:, level].mean():.3f}"
                 row["commonest cluster"] = f"{kept.values('commonest')[level]:.3f}"

@@ -34,17 +34,18 @@ def test_bytes_of_every_form(script, tmp_path, monkeypatch):
     ]
     names = ["user_id", "item_id", "timestamp"]
     pl.DataFrame(rows_of_log, names, orient="row").write_parquet(tmp_path / "tiny.parquet")
-    options = ["--data", str(tmp_path / "tiny.parquet"), "--models", "sasrec", "--arms", "0", "1"]
-    options += ["6", "7", "12", "13", "14", "--seeds", "0", "--runs", str(tmp_path / "runs")]
+    asked = ["full", "both", "one pool", "one pool, all layers"]
+    asked += [f"{one}, as it begins" for one in ("full", "both", script.LOW_RANK)]
+    numbers = [str(number) for number, arm in enumerate(script.ARMS) if arm.name in asked]
+    options = ["--data", str(tmp_path / "tiny.parquet"), "--models", "sasrec", "--arms", *numbers]
+    options += ["--seeds", "0", "--runs", str(tmp_path / "runs")]
     monkeypatch.setattr(
         sys, "argv", ["collectivekv.py", *options, "--out", str(tmp_path / "table.md")]
     )
     script.main()
     table = importlib.import_module("peers.driving").read_table(tmp_path / "table.md")
     rows = {row["keys and values"]: row for row in table}
-    assert list(rows) == ["full", script.LOOKED_UP, "both", "one pool", "one pool, all layers"] + [
-        f"{one}, as it begins" for one in ("full", "both", script.LOW_RANK)
-    ]
+    assert list(rows) == [asked[0], script.LOOKED_UP, *asked[1:]]
     found = {name: (row["bytes/event"], row["of full fp32"]) for name, row in rows.items()}
     assert found["full"] == ("2052", "100.20%")
     assert found[script.LOOKED_UP] == ("1028", "50.20%")
