@@ -7,8 +7,9 @@
 The record codes titles, which this release does not have. It has attributes of items (numbers that
 stand for categories and brands); here codes are made of them, of collaborative vectors of the
 training part, or of both, and validation chooses (the first seed). Everything else is as in
-``generative_quality.py``: width, blocks, dropout, early stopping; learning rates are those that
-validation chose there on ``amazon18-office``, the set of the nearest size.
+``generative_quality.py``: width, blocks, dropout (another one may be tried), early stopping;
+learning rates are those that validation chose there on ``amazon18-office``, the set of the nearest
+size.
 
 Leave-last-out on the 5-core, full ranking, as in the record. The record ranks items of the history
 too; both ways are in the table. Validation leaves them out, as it does in training. Figures of
@@ -37,6 +38,8 @@ from foretaste.recommenders.core.ranking import rank_queries
 METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10")
 ASKED: dict[Exclude, str] = {"none": "ranked", "seen": "left out"}
 """What is done with items of the history, and how the table calls it."""
+DROPOUTS = (0.3, 0.1)
+"""That were tried; the first is that of ``generative_quality.py``."""
 NAMES = {"text": "attributes", "collaborative": "collaborative vectors", "both": "both"}
 
 
@@ -53,10 +56,11 @@ class Row(NamedTuple):
     source: str | None = ""
     rate: float = 0.0
 
-    def name(self, chosen: str) -> str:
+    def name(self, chosen: str, dropout: float = DROPOUTS[0]) -> str:
         """Of the row."""
         source = chosen if self.source is None else self.source
-        return f"{self.arm.name}, {NAMES[source]}" if source else self.arm.name
+        own = f"{self.arm.name}, {NAMES[source]}" if source else self.arm.name
+        return own if dropout == DROPOUTS[0] else f"{own}, dropout {dropout}"
 
 
 TIGER = Arm("TIGER", "tiger", "rqkmeans")
@@ -111,7 +115,12 @@ def chosen_source(runs: Path) -> str:
 
 def rows_of(runs: Path) -> list[dict[str, Any]]:
     """The table, each row against SASRec."""
-    names = [row.name(source) for row in ROWS for source in (NAMES if row.source is None else [""])]
+    names = [
+        row.name(source, dropout)
+        for row in ROWS
+        for source in (NAMES if row.source is None else [""])
+        for dropout in DROPOUTS
+    ]
     known = {name: Kept(runs / "beauty", name) for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
     against, tests = known.get("SASRec"), {}
@@ -145,7 +154,7 @@ def main() -> None:
     parser.add_argument("--attributes", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="+", default=list(range(len(ROWS))))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--dropout", type=float, default=0.3)
+    parser.add_argument("--dropout", type=float, choices=DROPOUTS, default=DROPOUTS[0])
     parser.add_argument("--validate-every", type=int, default=3, help="epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/generative-beauty"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -157,7 +166,7 @@ def main() -> None:
         for row in [ROWS[number] for number in args.rows]:
             source = chosen_source(args.runs) if row.source is None else row.source
             args.sources = [source or "text"]
-            name = row.name(source)
+            name = row.name(source, args.dropout)
             done = Kept(args.runs / data.name, name).path(seed).exists()
             if not done and not (seed and row.arm.model in FIXED):
                 measure(row, name, data, seed, args)
