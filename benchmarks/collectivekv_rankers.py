@@ -231,14 +231,14 @@ def records_by_number(ranker: Ranker, history: History) -> torch.Tensor:
 def pool_entropy(ranker: Ranker, task: ClickTask) -> float:
     """Mean entropy of the use of pool entries by users' last events, as a share of log m."""
     known = np.flatnonzero(task.events.lengths > 0)
-    key_values, size = ranker.network.key_values, ranker.config.collective.pool_size
-    counts = torch.zeros(2, size)
+    config, size = ranker.config.collective, ranker.config.collective.pool_size
+    counts = torch.zeros(2 * config.pool_levels, size)
 
     def count(module: Any, given: tuple[torch.Tensor], _: Any) -> None:
         for part, chosen in enumerate(module.choices(given[0]).flatten(1).unbind(1)):
             counts[part] += chosen.bincount(minlength=size)
 
-    hook = key_values.register_forward_hook(count)
+    hook = ranker.network.key_values.register_forward_hook(count)
     for users in np.array_split(known, max(1, len(known) // 200)):
         rows, levels = latest(task, users, ranker.config.max_length)
         ranker.network.eval().remember(padded(rows, levels))
