@@ -261,9 +261,9 @@ def rows_of(data: str, model: str, runs: Path) -> list[dict[str, Any]]:
     names = [arm.name for arm in ARMS]
     known = {name: Kept(runs / data, f"{model}-{name}") for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
-    if "full" not in known:
+    full = known.get("full") or known.get("full" + BEGUN)
+    if full is None:
         return []
-    full = known["full"]
     # What does not train on is set against the full cache that it begins from, which is also the
     # one that was trained from nothing.
     bases = {name: "full" + (BEGUN if name.endswith((BEGUN, NOTHING)) else "") for name in known}
