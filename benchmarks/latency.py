@@ -57,7 +57,7 @@ FORMS: dict[str, dict[str, Any]] = {
     },
 }
 ENGINE = FORMS | {"one pool": FORMS["one pool"] | {"first_layer": "full"}}
-"""Caches of the engine: in all of them the first layer may be looked up."""
+"""Caches of the engine; the first layer of collective ones is looked up whole."""
 TOGETHER = 20
 QUESTION = Question(run="run", user="ann", k=10)
 
