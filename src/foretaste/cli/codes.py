@@ -75,7 +75,8 @@ def fit(
         of_log |= {"--time-col": time_col, "--rating-col": rating_col, "--format": format}
         of_log |= {"--min-rating": min_rating, "--k-core": k_core}
         told = [flag for flag, value in of_log.items() if value is not None]
-        if told := told + [f"--set {field}" for field in given if field not in own]:
+        told += [f"--set {field}" for field in given if field not in own]
+        if told:
             raise InputError(f"{told[0]} is about a log, and --items is none. Give --data too.")
         found = coding.items_of_file(Path(items))
     else:

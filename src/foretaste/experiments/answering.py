@@ -103,8 +103,8 @@ def answer(run: RunFolder, question: Question) -> Answer:
     if sum(named) > 1:
         raise InputError("give one of --history, --history-ids and --user, not several.")
     recommender = run.recommender()
+    assert recommender.catalog is not None
     if question.user is not None:
-        assert recommender.catalog is not None
         events, matched = _of_user(run, question.user), []
         unknown = _missing(list(dict.fromkeys(events)), recommender.catalog)
         left_out = set(unknown)
@@ -113,7 +113,6 @@ def answer(run: RunFolder, question: Question) -> Answer:
         history, matched, unknown = _of_typed(recommender, question)
     candidates = None
     if question.candidates is not None:
-        assert recommender.catalog is not None
         candidates = _ids(question.candidates, recommender.catalog)
         unknown = unknown + _missing(candidates, recommender.catalog)
     lists = recommender.recommend(
