@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from amazon18 import published_split
-from generative_quality import ARMS, Data, fit
+from generative_arms import NAMED
+from generative_quality import Data, Settings, fit
 from peers.driving import write_table
 
 from foretaste.codes.beam import FoundItems, score_catalog, share_found
@@ -60,8 +61,7 @@ def illegal_results(model: Generator, histories: Sequences, width: int) -> tuple
 @torch.no_grad()
 def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one model."""
-    arm = next(arm for arm in ARMS if arm.name == name)
-    model = fit(arm, data, 0, args.learning_rate, args)
+    model = fit(NAMED[name], data, 0, Settings(args.learning_rate, args.dropout), args)
     assert isinstance(model, Generator)
     warm = np.flatnonzero(data.split.test.histories.lengths > 0)[: args.questions]
     histories = data.split.test.histories.take(warm)

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
-from generative_quality import FIXED, Arm, Data, fit
+from generative_arms import FIXED, Arm
+from generative_quality import Data, Settings, fit
 from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 
@@ -93,7 +94,7 @@ def read(log: Path, attributes: Path, runs: Path) -> Data:
 def measure(row: Row, name: str, data: Data, seed: int, args: argparse.Namespace) -> None:
     """Fit, and ask with items of the history and without."""
     begin = time.process_time()
-    model = fit(row.arm, data, seed, row.rate, args)
+    model = fit(row.arm, data, seed, Settings(row.rate, args.dropout), args)
     facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin}
     valid = rank_queries(model, data.split.valid, ["ndcg@10"], exclude=data.exclude)
     facts["valid"] = valid.metrics["ndcg@10"].mean()

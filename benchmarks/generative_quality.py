@@ -6,13 +6,13 @@
 asked as they are, items of the history allowed. ``--data`` takes a log; it is cut by leave-last-out
 after a 5-core, and items of the history are left out. Ranking is over the full catalog.
 
-All networks have the same width, blocks, dropout, batches and early stopping on validation; each
-tries the same learning rates with the first seed, and keeps the one that validation likes best. An
-ablation takes the rate of the arm that it is one of. What codes are made of, text alone or
-collaborative vectors too, is what validation likes better of TIGER. Codes are made once for each
-set, tokenizer and seed, and shared by all arms that use them. MDGR is asked with several numbers of
-warm-up slots. Figures of every question are kept in ``--runs``, one file
-for each arm and seed, and packed beside the table, so that the script goes on where it was stopped;
+All networks have the same width, blocks, batches and early stopping on validation; each tries the
+same learning rates with the first seed, keeps the one that validation likes best, and then tries
+the same dropouts. An ablation takes both from the arm that it is one of. What codes are made of,
+text alone or collaborative vectors too, is what validation likes better of TIGER. Codes are made
+once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is asked with
+several numbers of warm-up slots. Figures of every question are kept in ``--runs``, one file for
+each arm and seed, and packed beside the table, so that the script goes on where it was stopped;
 differences are paired by question, each question's mean over the seeds.
 """
 
@@ -24,14 +24,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from amazon18 import published_split
+from generative_arms import ARMS, FIXED, NAMED, TOKENIZERS, Arm
 from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 
-from foretaste.codes.coba import CoBaConfig
-from foretaste.codes.opq import OPQConfig
-from foretaste.codes.rqkmeans import RQKMeansConfig
-from foretaste.codes.rqvae import RQVAEConfig
-from foretaste.codes.tokenizer import FitContext, TokenizerConfig
+from foretaste.codes.tokenizer import FitContext
 from foretaste.data.learnt_from import LearntFrom
 from foretaste.data.split import Split
 from foretaste.experiments.loading import load_dataset
@@ -55,80 +52,6 @@ TRAIN = {
 }
 NETWORK: dict[str, Any] = {"dim": 64, "layers": 2, "heads": 2, "max_length": 50}
 WRITING: dict[str, Any] = NETWORK | {"decoder_layers": 2, "reads": "items", "beams": 30}
-ALL_CODES = {"normalise": "codes"}
-"""Probabilities over all codes of a level, whether they lead to an item or not."""
-ALONE = {"architecture": "decoder-only", "reads": "codes"}
-UNTAUGHT = {"align": 0.0, "contrast": 0.0, "regularise": 0.0}
-"""Thoughts that nothing but the codes teaches: beside blank ones, what thinking alone is worth."""
-
-
-class Arm(NamedTuple):
-    """A way to recommend.
-
-    Attributes:
-        name: of the row.
-        model: a recommender.
-        codes: what it writes, a key of ``TOKENIZERS``.
-        parameters: besides those that all share.
-        against: its control.
-        like: the arm whose learning rate it takes; without one it tries all.
-    """
-
-    name: str
-    model: str
-    codes: str = ""
-    parameters: dict[str, Any] = {}  # noqa: RUF012 - never written on
-    against: str = ""
-    like: str = ""
-
-
-TOKENIZERS: dict[str, TokenizerConfig] = {
-    "rqkmeans": RQKMeansConfig(),
-    "rqvae": RQVAEConfig(),
-    "coba": CoBaConfig(),
-    "opq": OPQConfig(levels=8),
-    "opq of 4": OPQConfig(levels=4),
-}
-
-
-PARALLEL = "autoregressive over parallel codes"
-ARMS = [
-    Arm("popularity", "popularity"),
-    Arm("EASE", "ease"),
-    Arm("SASRec", "sasrec"),
-    Arm("TIGER", "tiger", "rqkmeans"),
-    Arm(PARALLEL, "tiger", "opq"),
-    Arm("MDGR", "mdgr", "opq", {}, PARALLEL),
-    Arm("S2GR", "s2gr", "coba", {}, "S2GR, blank thoughts"),
-    Arm("S2GR, blank thoughts", "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
-    Arm("TIGER over RQ-VAE codes", "tiger", "rqvae", {}, "TIGER", "TIGER"),
-    Arm("TIGER over CoBa codes", "tiger", "coba", {}, "TIGER", "TIGER"),
-    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR", "MDGR"),
-    Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR", "MDGR"),
-    Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR", "S2GR"),
-    Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, "S2GR", "S2GR"),
-    Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR", "S2GR"),
-    Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes", "S2GR"),
-    Arm(
-        "S2GR, blank, over RQ-VAE codes",
-        "s2gr",
-        "rqvae",
-        {"thinking": "blank"},
-        like="S2GR, blank thoughts",
-    ),
-    Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER"),
-    Arm("MDGR of 4 slots", "mdgr", "opq of 4", {}, f"{PARALLEL}, of 4 slots", "MDGR"),
-    Arm(f"{PARALLEL}, of 4 slots", "tiger", "opq of 4", {}, PARALLEL, PARALLEL),
-    Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER", "TIGER"),
-    Arm(f"{PARALLEL}, of all codes", "tiger", "opq", ALL_CODES, PARALLEL, PARALLEL),
-    Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR", "MDGR"),
-    Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
-    Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
-    Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
-    Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, "S2GR, blank thoughts", "S2GR"),
-    Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, "S2GR", "S2GR"),
-]
-NAMED = {arm.name: arm for arm in ARMS}
 DIAL = (0, 1, 2)
 """Warm-up slots of MDGR; as many as there are, serial decoding, is added."""
 SOURCES = ("text", "collaborative", "both")
@@ -137,8 +60,17 @@ LENGTHS = "lengths.npz"
 """Events before each test question."""
 LONG = 9
 """Events of a long history: ten with the answer, as S2GR's paper keeps in its test."""
-FIXED = ("popularity", "ease")
-"""Models without a learning rate and a seed."""
+
+
+DROPOUT = 0.3
+"""With which learning rates are tried, and of figures that do not tell theirs."""
+
+
+class Settings(NamedTuple):
+    """What validation chooses for an arm."""
+
+    rate: float
+    dropout: float = DROPOUT
 
 
 class Data(NamedTuple):
@@ -171,25 +103,29 @@ def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> 
     return folder
 
 
-def made(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace) -> Recommender:
+def made(
+    arm: Arm, data: Data, seed: int, settings: Settings, args: argparse.Namespace
+) -> Recommender:
     """An unfitted model."""
     kind = find(arm.model)
     if arm.model in FIXED:
         return kind()
-    train = TRAIN | {"learning_rate": rate, "validate_every": args.validate_every}
+    train = TRAIN | {"learning_rate": settings.rate, "validate_every": args.validate_every}
     train["patience"] = TRAIN["patience"] // args.validate_every  # so many epochs
-    parameters: dict[str, Any] = {"train": train, "dropout": args.dropout}
+    parameters: dict[str, Any] = {"train": train, "dropout": settings.dropout}
     if not arm.codes:
         return kind(**NETWORK, **parameters)
     parameters["codes_from"] = codes_of(data, arm.codes, source_of(data, args), seed, args.runs)
     return kind(**(WRITING | parameters | arm.parameters))
 
 
-def fit(arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace) -> Recommender:
+def fit(
+    arm: Arm, data: Data, seed: int, settings: Settings, args: argparse.Namespace
+) -> Recommender:
     """A fitted model; EASE with the penalty that is best on validation."""
     run = RunContext(seed=seed, threads=1)
     if arm.model != "ease":
-        model = made(arm, data, seed, rate, args)
+        model = made(arm, data, seed, settings, args)
         model.fit(data.split, run)
         return model
     models = [find("ease")(l2=l2) for l2 in L2]
@@ -205,49 +141,58 @@ def source_of(data: Data, args: argparse.Namespace) -> str:
     """What codes are made of: what validation likes best of TIGER, with the first rate and seed."""
     if len(args.sources) == 1:
         return args.sources[0]
-    tiger, rate, found = NAMED["TIGER"], args.rates[0], {}
+    tiger, first, found = NAMED["TIGER"], Settings(args.rates[0]), {}
     for source in args.sources:
         kept = Kept(args.runs / "sources" / f"{data.name}-{source}", tiger.name)
         if not kept.path(0).exists():
             only = argparse.Namespace(**vars(args) | {"sources": [source]})
-            measure(tiger, data, 0, rate, only, kept.folder)
+            measure(tiger, data, 0, first, only, kept.folder)
         found[source] = float(kept.one(0)["valid"])
     chosen = max(found, key=lambda source: found[source])
-    same = Kept(tried(data, rate, args), tiger.name)  # the first of the rates that TIGER tries
+    same = tried(tiger, data, first, args)  # TIGER tries it, too
     if not same.path(0).exists():
         same.save(0, Kept(args.runs / "sources" / f"{data.name}-{chosen}", tiger.name).one(0))
     return chosen
 
 
-def tried(data: Data, rate: float, args: argparse.Namespace) -> Path:
-    """Where figures of a learning rate are."""
-    return args.runs / "rates" / f"{data.name}-{rate}"
+def tried(arm: Arm, data: Data, settings: Settings, args: argparse.Namespace) -> Kept:
+    """Figures of one arm with these settings, the first seed's."""
+    place = f"{data.name}-{settings.rate}"
+    if settings.dropout != DROPOUT:
+        place += f"-dropout-{settings.dropout}"
+    return Kept(args.runs / "rates" / place, arm.name)
 
 
-def rate_of(arm: Arm, data: Data, args: argparse.Namespace) -> float:
-    """The learning rate that is best on validation, with the first seed."""
+def best_of(among: list[Settings], arm: Arm, data: Data, args: argparse.Namespace) -> Settings:
+    """Those that are best on validation, with the first seed."""
+    found = {}
+    for settings in among:
+        kept = tried(arm, data, settings, args)
+        if not kept.path(0).exists():
+            measure(arm, data, 0, settings, args, kept.folder)
+        found[settings] = float(kept.one(0)["valid"])
+    return max(found, key=lambda settings: found[settings])
+
+
+def settings_of(arm: Arm, data: Data, args: argparse.Namespace) -> Settings:
+    """The learning rate, then the dropout, that validation likes best."""
     if arm.model in FIXED:
-        return 0.0
+        return Settings(0.0)
     if arm.like:
-        return rate_of(NAMED[arm.like], data, args)
+        return settings_of(NAMED[arm.like], data, args)
     if arm.name == "TIGER":
         source_of(data, args)  # may have tried one already
-    found = {}
-    for rate in args.rates:
-        kept = Kept(tried(data, rate, args), arm.name)
-        if not kept.path(0).exists():
-            measure(arm, data, 0, rate, args, kept.folder)
-        found[rate] = float(np.load(kept.path(0))["valid"])
-    return max(found, key=lambda rate: found[rate])
+    rate = best_of([Settings(rate) for rate in args.rates], arm, data, args).rate
+    return best_of([Settings(rate, dropout) for dropout in args.dropouts], arm, data, args)
 
 
 def measure(
-    arm: Arm, data: Data, seed: int, rate: float, args: argparse.Namespace, folder: Path
+    arm: Arm, data: Data, seed: int, settings: Settings, args: argparse.Namespace, folder: Path
 ) -> None:
     """Fit, ask, and keep in ``folder``; later seeds of MDGR with other warm-ups too."""
     begin = time.process_time()
-    model = fit(arm, data, seed, rate, args)
-    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin, "rate": rate}
+    model = fit(arm, data, seed, settings, args)
+    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin} | settings._asdict()
     asked = [("", None)]
     if arm.name == "MDGR" and seed:  # that of the first seed may be a trial that is left
         assert isinstance(model, Generator)
@@ -266,7 +211,7 @@ def measure(
         found |= {metric: answers.metrics[metric] for metric in METRICS}
         Kept(folder, arm.name + suffix).save(seed, found)
         print(
-            f"{folder.name} {arm.name}{suffix} {seed} rate {rate} valid {found['valid']:.4f}",
+            f"{folder.name} {arm.name}{suffix} {seed} {settings} valid {found['valid']:.4f}",
             f"fit {found['fit_seconds']:.0f} s, ask {found['ask_seconds']:.1f} s",
             flush=True,
         )
@@ -274,24 +219,45 @@ def measure(
 
 def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
     """See that the figures of an arm and a seed are there; those of the first were made to tune."""
-    folder = args.runs / data.name
-    if Kept(folder, arm.name).path(seed).exists() or (arm.model in FIXED and seed):
+    if arm.model in FIXED and seed:
         return
-    rate = rate_of(arm, data, args)
+    folder, settings = args.runs / data.name, settings_of(arm, data, args)
+    kept = Kept(folder, arm.name)
+    if kept.path(seed).exists() and dropout_of(kept, seed) == settings.dropout:
+        return
+    for name in [arm.name, *warm_ups(arm.name)]:
+        stale = Kept(folder, name)
+        for one in stale.numbers:
+            if dropout_of(stale, one) != settings.dropout:
+                stale.path(one).unlink()
     if seed or arm.model in FIXED or arm.like:
-        measure(arm, data, seed, rate, args, folder)
+        measure(arm, data, seed, settings, args, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(Kept(tried(data, rate, args), arm.name).path(0), folder)
+    shutil.copy(tried(arm, data, settings, args).path(0), folder)
+
+
+def dropout_of(kept: Kept, seed: int) -> float:
+    """With which the figures of a seed were made."""
+    return float(kept.one(seed).get("dropout", DROPOUT))
+
+
+def warm_ups(name: str) -> list[str]:
+    """Rows of MDGR with other numbers of slots."""
+    return [f"{name}, {warm_up} warm-up" for warm_up in range(9)] if name == "MDGR" else []
 
 
 def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
     """The table of one set; each arm against its control and against SASRec."""
     names = [arm.name for arm in ARMS]
     place = names.index("MDGR") + 1
-    names[place:place] = [f"MDGR, {warm_up} warm-up" for warm_up in range(9)]
+    names[place:place] = warm_ups("MDGR")
     known = {name: Kept(runs / data, name) for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
+    dropouts = {name: dropout_of(kept, kept.numbers[0]) for name, kept in known.items()}
+    for arm in ARMS:  # an ablation of other settings than what it is one of says nothing
+        if arm.name in known and dropouts[arm.name] != dropouts.get(arm.like, dropouts[arm.name]):
+            del known[arm.name]
     controls = {arm.name: arm.against for arm in ARMS if arm.against in known}
     controls |= {name: "MDGR" for name in known if name.startswith("MDGR, ") and "warm" in name}
     pairs = [(name, control) for name, control in controls.items() if name in known]
@@ -325,6 +291,7 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
                 "minus control": told(name, control) if control else "",
                 "minus SASRec": told(name, "SASRec"),
                 "rate": f"{float(kept.seeds[0]['rate']):g}",
+                "dropout": "" if NAMED.get(name, ARMS[2]).model in FIXED else f"{dropouts[name]:g}",
                 "CPU s to fit": f"{np.mean([one['fit_seconds'] for one in kept.seeds]):.0f}",
                 "ms/question": "{:.2f}".format(
                     1000
@@ -356,8 +323,8 @@ def main() -> None:
     parser.add_argument("--arms", type=int, nargs="+", default=list(range(len(ARMS))))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=["text", "both"])
-    parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--rates", type=float, nargs="+", default=[0.001, 0.002])
+    parser.add_argument("--dropouts", type=float, nargs="+", default=[DROPOUT, 0.1])
     parser.add_argument("--validate-every", type=int, default=3, help="epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))

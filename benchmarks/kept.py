@@ -6,6 +6,7 @@ is extended by new arms and seeds on any machine, and its intervals can be compu
 """
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ class Kept:
         """Of one seed."""
         return self.folder / f"{self.stem}-{seed}.npz"
 
-    def save(self, seed: int, figures: dict[str, object]) -> None:
+    def save(self, seed: int, figures: Mapping[str, object]) -> None:
         """Keep what was measured with one seed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.asarray(figure) for name, figure in figures.items()}

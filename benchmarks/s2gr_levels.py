@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from generative_quality import NAMED, Data, fit, read_data
+from generative_arms import NAMED
+from generative_quality import Data, Settings, fit, read_data
 from kept import Kept, pack, unpack, with_interval
 from peers.driving import write_table
 from torch import Tensor
@@ -99,7 +100,7 @@ def commonest(network: S2GRNetwork, targets: np.ndarray, goals: np.ndarray) -> l
 def measure(name: str, data: Data, seed: int, args: argparse.Namespace) -> None:
     """Fit an arm and write the right codes of every question."""
     begin = time.process_time()
-    model = fit(NAMED[name], data, seed, RATES[name], args)
+    model = fit(NAMED[name], data, seed, Settings(RATES[name], args.dropout), args)
     assert isinstance(model, TIGER)
     network = model.network
     assert isinstance(network, TIGERNetwork)
