@@ -42,6 +42,10 @@ def test_fit_and_report(foretaste, books, tmp_path) -> None:
     plain = foretaste("codes", "report", folder, "-o", "page.html", "--json").json
     assert plain["report"] == "page.html"
     assert plain["codes"][0]["report"]["items"] == 40
+    (folder / "coding.json").unlink()  # what says that the folder is whole
+    cut = foretaste("codes", "report", folder)
+    assert cut.code == 2
+    assert "holds no codes" in cut.err
 
 
 def test_codes_of_a_trained_run(foretaste, log, trained) -> None:

@@ -98,6 +98,19 @@ def test_categories_are_the_first_that_are_named():
     assert numbers.tolist() == [2, 1, 0, 2, 0, 0]  # the last is the unknown item
 
 
+def test_hard_search_is_another_model_with_other_categories():
+    found = set()
+    for second in ("Comedy", "War"):
+        for search in ("hard", "soft"):
+            model = SIM(search=search)
+            model.catalog = catalog([["War"], [second]])
+            torch.manual_seed(0)
+            model.network = model._network(2, 0)
+            model.popularity = np.ones(2, np.float32)
+            found.add((search, model.fingerprint))
+    assert sorted(search for search, _ in found) == ["hard", "hard", "soft"]
+
+
 def test_a_record_holds_its_category():
     plain, hard = network(), network(np.arange(13) % 4)
     assert hard.record_bytes == plain.record_bytes + 4  # floats must begin at multiples of four

@@ -217,6 +217,9 @@ def test_runs_are_told(server, run_folder):
 def test_health_and_figures(server):
     assert server.client.get("/healthz").json() == {"status": "ok", "reasons": []}
     assert server.client.get("/readyz").json() == {"status": "ok", "reasons": []}
+    for path in ("/healthz", "/readyz"):  # as balancers ask
+        answer = server.client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
     before = server.figure("foretaste_lists_total", source="fallback")
     events = server.figure("foretaste_events_total")
     server.recommend()

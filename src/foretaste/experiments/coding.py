@@ -222,7 +222,7 @@ def read_figures(folder: Path) -> dict[str, Any]:
     """What ``fit_codes`` measured.
 
     Raises:
-        InputError: when there is no such folder, or the file is damaged.
+        InputError: when there is no such folder, it is half written, or the file is damaged.
     """
     path = folder / FIGURES
     try:
@@ -241,6 +241,11 @@ def read_figures(folder: Path) -> dict[str, Any]:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: damaged. Fit the codes again.") from error
+    if not (folder / "coding.json").exists():
+        raise InputError(
+            f"{folder}: holds no codes, only what was measured of them: it was cut off while it "
+            "was written. Fit the codes again."
+        )
     return figures
 
 

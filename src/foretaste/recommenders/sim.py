@@ -123,6 +123,9 @@ class SIM(Ranker):
         hard = self.config.search == "hard"
         return SIMNetwork(items, levels, self.config, self._categories() if hard else None)
 
+    def _read_off_catalog(self) -> dict[str, np.ndarray]:
+        return {"categories": self._categories()} if self.config.search == "hard" else {}
+
     def _categories(self) -> np.ndarray:
         """The number of every item's first category, int64 ``[items + 1]``; 0 for none."""
         known = self._fitted_catalog().categories

@@ -199,11 +199,14 @@ def _add_looks(app: FastAPI, service: Service) -> None:
         runs = service.engine.runs
         return _json({"runs": [_run_info(service, place) for place in range(len(runs))]})
 
+    # Balancers ask with HEAD as well; it is no operation of the API.
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", response_model=schemas.Health, responses=_problems())
     async def alive() -> Response:
         """The process lives."""
         return _json({"status": "ok", "reasons": []})
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get(
         "/readyz",
         response_model=schemas.Health,

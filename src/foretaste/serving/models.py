@@ -108,7 +108,10 @@ def load_run(name: str, path: Path, wish: IndexWish | None = None) -> ServedRun:
     except (OSError, ValueError):  # it changed since it was read a moment ago
         written = None
     if written != fingerprint or stamp is None or stamp != stamp_of(path):
-        raise InputError(f"{path}: its files do not belong together; is it being written?")
+        raise InputError(
+            f"{path}: its files do not belong together; is it being written? "
+            "If not, train it again: one of them was changed afterwards."
+        )
     assert model.catalog is not None
     _warm(model)
     index = None

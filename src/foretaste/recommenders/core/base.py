@@ -296,7 +296,8 @@ class Recommender(ABC):
         digest.update(f"{self.name}{version}".encode())
         digest.update(self.config.model_dump_json().encode())
         digest.update("\0".join(self._fitted_catalog().item_ids).encode())
-        for name, array in sorted({"popularity": self.popularity, **self._arrays()}.items()):
+        arrays = {"popularity": self.popularity, **self._arrays(), **self._read_off_catalog()}
+        for name, array in sorted(arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -317,6 +318,10 @@ class Recommender(ABC):
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
         """All that was learnt, by name."""
+
+    def _read_off_catalog(self) -> dict[str, np.ndarray]:
+        """What answers and states depend on besides: made of the catalog, not written."""
+        return {}
 
     @abstractmethod
     def _set_arrays(self, arrays: dict[str, np.ndarray]) -> None:
