@@ -161,6 +161,13 @@ def test_a_share_of_masks_hides_all_slots_once_the_curriculum_is_over(ordinary: 
     assert float(share) == pytest.approx(0.6 + 0.4 / 4, abs=0.06)
 
 
+def test_without_a_curriculum_all_slots_may_be_hidden_from_the_first_batch(ordinary: Split):
+    network = fitted("mdgr", ordinary, curriculum=0, whole=1.0).network
+    assert isinstance(network, MDGRNetwork)
+    items = torch.zeros(4, 5, dtype=torch.int64)
+    assert network.masks(items, items, 0.0).all()
+
+
 @pytest.mark.parametrize(("epochs", "ends"), [(1, 0.5), (4, 0.5), (10, 0.5), (50, 0.1)])
 def test_the_curriculum_takes_at_most_half_of_the_training(
     ordinary: Split, epochs: int, ends: float

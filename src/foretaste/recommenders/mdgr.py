@@ -169,7 +169,7 @@ class MDGRNetwork(ReadingNetwork):
         slots = self.codes.levels
         epochs = self.config.train.epochs
         curriculum = min(self.config.curriculum, epochs / 2)  # what is asked must be trained too
-        learnt = min(1.0, progress * epochs / max(curriculum, 1e-9))
+        learnt = min(1.0, progress * epochs / curriculum) if curriculum else 1.0
         first = math.ceil(slots / 2)
         most = first + math.floor((slots - first) * learnt)
         count = 1 + (torch.rand(goals.shape, device=goals.device) * most).long()
