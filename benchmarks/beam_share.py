@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/beam_share.py --amazon FOLDER
 
-TIGER and S2GR are fitted as ``generative_quality.py`` fits them. For some test questions every
+TIGER and S2GR are fitted over the codes of ``generative_quality.py``, all with one rate and one
+dropout (``--learning-rate``, ``--dropout``), validated every epoch. For some test questions every
 path of the catalog is scored on its own, which is exact and slow; then beams of several widths
 answer the same questions. Also told: how much of the probability lies on paths that are items,
 which is what a search without the trie would have to find by luck.

@@ -45,6 +45,7 @@ TOKENIZERS: dict[str, TokenizerConfig] = {
 
 
 PARALLEL = "autoregressive over parallel codes"
+BLANK = "S2GR, blank thoughts"
 ARMS = [
     Arm("popularity", "popularity"),
     Arm("EASE", "ease"),
@@ -52,10 +53,10 @@ ARMS = [
     Arm("TIGER", "tiger", "rqkmeans"),
     Arm(PARALLEL, "tiger", "opq"),
     Arm("MDGR", "mdgr", "opq", {}, PARALLEL),
-    Arm("S2GR", "s2gr", "coba", {}, "S2GR, blank thoughts"),
-    Arm("S2GR, blank thoughts", "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
+    Arm("S2GR", "s2gr", "coba", {}, BLANK),
+    Arm(BLANK, "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
     Arm("TIGER over RQ-VAE codes", "tiger", "rqvae", {}, "TIGER", "TIGER"),
-    Arm("TIGER over CoBa codes", "tiger", "coba", {}, "TIGER", "TIGER"),
+    Arm("TIGER over CoBa codes", "tiger", "coba", {}, "TIGER"),
     Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR", "MDGR"),
     Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR", "MDGR"),
     Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR", "S2GR"),
@@ -67,9 +68,9 @@ ARMS = [
         "s2gr",
         "rqvae",
         {"thinking": "blank"},
-        like="S2GR, blank thoughts",
+        like=BLANK,
     ),
-    Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER"),
+    Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER, reading codes"),
     Arm("MDGR of 4 slots", "mdgr", "opq of 4", {}, f"{PARALLEL}, of 4 slots", "MDGR"),
     Arm(f"{PARALLEL}, of 4 slots", "tiger", "opq of 4", {}, PARALLEL, PARALLEL),
     Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER", "TIGER"),
@@ -78,7 +79,7 @@ ARMS = [
     Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
     Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
     Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
-    Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, "S2GR, blank thoughts", "S2GR"),
+    Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, BLANK, BLANK),
     Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, "S2GR", "S2GR"),
 ]
 NAMED = {arm.name: arm for arm in ARMS}

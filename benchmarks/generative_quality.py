@@ -13,7 +13,8 @@ text alone or collaborative vectors too, is what validation likes better of TIGE
 once for each set, tokenizer and seed, and shared by all arms that use them. MDGR is asked with
 several numbers of warm-up slots. Figures of every question are kept in ``--runs``, one file for
 each arm and seed, and packed beside the table, so that the script goes on where it was stopped;
-differences are paired by question, each question's mean over the seeds.
+differences are paired by question, each question's mean over the seeds. Intervals are over users,
+some of whom ask several questions.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from amazon18 import published_split
 from generative_arms import ARMS, FIXED, NAMED, TOKENIZERS, Arm
-from kept import Kept, pack, unpack, with_interval
+from kept import Kept, difference_of_users, mean_of_users, pack, unpack, with_interval
 from peers.driving import write_table
 
 from foretaste.codes.tokenizer import FitContext
@@ -34,7 +35,7 @@ from foretaste.data.split import Split
 from foretaste.experiments.loading import load_dataset
 from foretaste.experiments.recipe import DataSection, SplitSection
 from foretaste.experiments.running import split_dataset
-from foretaste.metrics import bootstrap_mean, holm, paired_difference
+from foretaste.metrics import holm
 from foretaste.recommenders.core.base import Exclude, Recommender, RunContext
 from foretaste.recommenders.core.coding import CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
@@ -56,14 +57,14 @@ DIAL = (0, 1, 2)
 """Warm-up slots of MDGR; as many as there are, serial decoding, is added."""
 SOURCES = ("text", "collaborative", "both")
 L2 = (10.0, 100.0, 1_000.0)
-LENGTHS = "lengths.npz"
-"""Events before each test question."""
+QUESTIONS = "questions.npz"
+"""Who asks each test question, and how many events come before it."""
 LONG = 9
 """Events of a long history: ten with the answer, as S2GR's paper keeps in its test."""
 
 
 DROPOUT = 0.3
-"""With which learning rates are tried, and of figures that do not tell theirs."""
+"""With which learning rates are tried."""
 
 
 class Settings(NamedTuple):
@@ -71,6 +72,20 @@ class Settings(NamedTuple):
 
     rate: float
     dropout: float = DROPOUT
+
+
+class Made(NamedTuple):
+    """What figures were made with: settings, and what codes are made of."""
+
+    rate: float
+    dropout: float
+    source: str
+
+    @classmethod
+    def of(cls, kept: Kept, seed: int) -> "Made":
+        """The figures of one seed."""
+        one = kept.one(seed)
+        return cls(float(one["rate"]), float(one["dropout"]), str(one["source"]))
 
 
 class Data(NamedTuple):
@@ -168,16 +183,21 @@ def best_of(among: list[Settings], arm: Arm, data: Data, args: argparse.Namespac
     found = {}
     for settings in among:
         kept = tried(arm, data, settings, args)
-        if not kept.path(0).exists():
+        if not kept.path(0).exists() or Made.of(kept, 0) != made_with(arm, data, settings, args):
             measure(arm, data, 0, settings, args, kept.folder)
         found[settings] = float(kept.one(0)["valid"])
     return max(found, key=lambda settings: found[settings])
 
 
+def made_with(arm: Arm, data: Data, settings: Settings, args: argparse.Namespace) -> Made:
+    """What figures of an arm are made with."""
+    return Made(*settings, source_of(data, args) if arm.codes else "")
+
+
 def settings_of(arm: Arm, data: Data, args: argparse.Namespace) -> Settings:
     """The learning rate, then the dropout, that validation likes best."""
     if arm.model in FIXED:
-        return Settings(0.0)
+        return Settings(0.0, 0.0)
     if arm.like:
         return settings_of(NAMED[arm.like], data, args)
     if arm.name == "TIGER":
@@ -190,20 +210,25 @@ def measure(
     arm: Arm, data: Data, seed: int, settings: Settings, args: argparse.Namespace, folder: Path
 ) -> None:
     """Fit, ask, and keep in ``folder``; later seeds of MDGR with other warm-ups too."""
+    if arm.codes:  # made before the clock runs, as the next arm finds them made
+        codes_of(data, arm.codes, source_of(data, args), seed, args.runs)
     begin = time.process_time()
     model = fit(arm, data, seed, settings, args)
-    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin} | settings._asdict()
-    asked = [("", None)]
+    facts: dict[str, Any] = {"fit_seconds": time.process_time() - begin}
+    facts |= made_with(arm, data, settings, args)._asdict()
+    asked: list[tuple[str, int | None]] = []
     if arm.name == "MDGR" and seed:  # that of the first seed may be a trial that is left
         assert isinstance(model, Generator)
         slots = len(model.codes.sizes)
         dial = [warm_up for warm_up in DIAL if warm_up < slots] + [slots]
-        asked += [(f", {warm_up} warm-up", warm_up) for warm_up in dial]
+        asked = [(f", {warm_up} warm-up", warm_up) for warm_up in dial]
     valid = rank_queries(model, data.split.valid, ["ndcg@10"], exclude=data.exclude)
     facts["valid"] = valid.metrics["ndcg@10"].mean()
-    for suffix, warm_up in asked:
+    usual = model.config
+    for suffix, warm_up in [*asked, ("", None)]:  # last what says that all are there
+        model.config = usual
         if warm_up is not None:
-            model.config = model.config.model_copy(update={"warm_up": warm_up})
+            model.config = usual.model_copy(update={"warm_up": warm_up})
         found = dict(facts)
         begin = time.process_time()
         answers = rank_queries(model, data.split.test, METRICS, exclude=data.exclude)
@@ -222,14 +247,14 @@ def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
     if arm.model in FIXED and seed:
         return
     folder, settings = args.runs / data.name, settings_of(arm, data, args)
-    kept = Kept(folder, arm.name)
-    if kept.path(seed).exists() and dropout_of(kept, seed) == settings.dropout:
-        return
+    wanted = made_with(arm, data, settings, args)
     for name in [arm.name, *warm_ups(arm.name)]:
-        stale = Kept(folder, name)
-        for one in stale.numbers:
-            if dropout_of(stale, one) != settings.dropout:
-                stale.path(one).unlink()
+        kept = Kept(folder, name)
+        for one in kept.numbers:
+            if Made.of(kept, one) != wanted:
+                kept.path(one).unlink()
+    if Kept(folder, arm.name).path(seed).exists():
+        return
     if seed or arm.model in FIXED or arm.like:
         measure(arm, data, seed, settings, args, folder)
         return
@@ -237,14 +262,17 @@ def measured(arm: Arm, data: Data, seed: int, args: argparse.Namespace) -> None:
     shutil.copy(tried(arm, data, settings, args).path(0), folder)
 
 
-def dropout_of(kept: Kept, seed: int) -> float:
-    """With which the figures of a seed were made."""
-    return float(kept.one(seed).get("dropout", DROPOUT))
-
-
 def warm_ups(name: str) -> list[str]:
     """Rows of MDGR with other numbers of slots."""
     return [f"{name}, {warm_up} warm-up" for warm_up in range(9)] if name == "MDGR" else []
+
+
+def consistent(kept: Kept) -> Kept:
+    """Without the seeds that were made with other settings than the first."""
+    made = {seed: Made.of(kept, seed) for seed in kept.numbers}
+    first = next(iter(made.values()), None)
+    wrong = [seed for seed, one in made.items() if one != first]
+    return Kept(kept.folder, kept.stem, wrong)
 
 
 def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
@@ -252,22 +280,25 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
     names = [arm.name for arm in ARMS]
     place = names.index("MDGR") + 1
     names[place:place] = warm_ups("MDGR")
-    known = {name: Kept(runs / data, name) for name in names}
+    known = {name: consistent(Kept(runs / data, name)) for name in names}
     known = {name: kept for name, kept in known.items() if kept.seeds}
-    dropouts = {name: dropout_of(kept, kept.numbers[0]) for name, kept in known.items()}
-    for arm in ARMS:  # an ablation of other settings than what it is one of says nothing
-        if arm.name in known and dropouts[arm.name] != dropouts.get(arm.like, dropouts[arm.name]):
-            del known[arm.name]
+    made = {name: Made.of(kept, kept.numbers[0]) for name, kept in known.items()}
+    parents = {arm.name: arm.like for arm in ARMS} | dict.fromkeys(warm_ups("MDGR"), "MDGR")
+    for name in list(known):  # an ablation of other settings than what it is one of says nothing
+        if made[name] != made.get(parents[name], made[name]):
+            del known[name]
     controls = {arm.name: arm.against for arm in ARMS if arm.against in known}
     controls |= {name: "MDGR" for name in known if name.startswith("MDGR, ") and "warm" in name}
     pairs = [(name, control) for name, control in controls.items() if name in known]
     pairs += [(name, "SASRec") for name in known if name != "SASRec" and "SASRec" in known]
+    questions = np.load(runs / data / QUESTIONS)
+    users, long = questions["users"], questions["lengths"] >= LONG
     tests = {}
     for name, control in pairs:
         common = {*known[name].numbers} & {*known[control].numbers}  # of the seeds that both have
         if common:
-            both = (one.values("ndcg@10", common) for one in (known[name], known[control]))
-            tests[name, control] = paired_difference(*both)
+            mine, theirs = (one.values("ndcg@10", common) for one in (known[name], known[control]))
+            tests[name, control] = difference_of_users(mine, theirs, users)
     corrected = dict(zip(tests, holm([one.p_value for one in tests.values()]), strict=True))
 
     def told(name: str, control: str) -> str:
@@ -275,9 +306,9 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
             return ""
         return with_interval(tests[name, control], corrected[name, control])
 
-    rows, long = [], np.load(runs / data / LENGTHS)["lengths"] >= LONG
+    rows = []
     for name, kept in known.items():
-        ndcg = bootstrap_mean(kept.values("ndcg@10"))
+        ndcg = mean_of_users(kept.values("ndcg@10"), users)
         control = controls.get(name, "")
         rows.append(
             {
@@ -290,8 +321,8 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
                 "control": control,
                 "minus control": told(name, control) if control else "",
                 "minus SASRec": told(name, "SASRec"),
-                "rate": f"{float(kept.seeds[0]['rate']):g}",
-                "dropout": "" if NAMED.get(name, ARMS[2]).model in FIXED else f"{dropouts[name]:g}",
+                "rate": f"{made[name].rate:g}",
+                "dropout": f"{made[name].dropout:g}",
                 "CPU s to fit": f"{np.mean([one['fit_seconds'] for one in kept.seeds]):.0f}",
                 "ms/question": "{:.2f}".format(
                     1000
@@ -333,7 +364,9 @@ def main() -> None:
     unpack(archive, args.runs)
     for data in read_data(args):
         (args.runs / data.name).mkdir(parents=True, exist_ok=True)
-        np.savez(args.runs / data.name / LENGTHS, lengths=data.split.test.histories.lengths)
+        test = data.split.test
+        place = args.runs / data.name / QUESTIONS
+        np.savez(place, users=test.users, lengths=test.histories.lengths)
         for seed in args.seeds:
             for arm in [ARMS[number] for number in args.arms]:
                 measured(arm, data, seed, args)
@@ -343,9 +376,9 @@ def main() -> None:
     rows = [row for data in folders for row in rows_of(data, args.runs)]
     about = (
         "Width 64, 2 blocks that read and 2 that write; means over seeds with 95 % intervals over "
-        "questions, differences paired by question, p Holm-corrected. MDGR fills one slot before "
-        "the rest unless another warm-up is named. CPU seconds of one thread. Written by "
-        "`benchmarks/generative_quality.py`."
+        "users, who may ask several questions, differences paired, p Holm-corrected. MDGR fills "
+        "one slot before the rest unless another warm-up is named. CPU seconds of one thread. "
+        "Written by `benchmarks/generative_quality.py`."
     )
     write_table(args.out, rows, about)
     print(args.out.read_text())

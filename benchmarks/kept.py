@@ -6,12 +6,12 @@ is extended by new arms and seeds on any machine, and its intervals can be compu
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from foretaste.metrics import PairedDifference
+from foretaste.metrics import Interval, PairedDifference, bootstrap_mean, paired_difference
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The time of all members, so that the same figures give the same archive."""
@@ -20,9 +20,10 @@ LONG_AGO = (1980, 1, 1, 0, 0, 0)
 class Kept:
     """Figures of one arm on one set, a file for each seed."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        """Those that are there."""
+    def __init__(self, folder: Path, name: str, without: Collection[int] = ()) -> None:
+        """Those that are there, but for some seeds."""
         self.folder, self.stem = folder, name.replace(" ", "_").replace(",", "")
+        self.without = frozenset(without)
 
     def path(self, seed: int) -> Path:
         """Of one seed."""
@@ -41,7 +42,7 @@ class Kept:
     def numbers(self) -> list[int]:
         """The seeds of which there is something."""
         ends = [path.stem.removeprefix(f"{self.stem}-") for path in self.folder.glob("*.npz")]
-        return sorted(int(end) for end in ends if end.isdigit())
+        return sorted({int(end) for end in ends if end.isdigit()} - self.without)
 
     def one(self, seed: int) -> dict[str, np.ndarray]:
         """What was kept of one seed."""
@@ -68,6 +69,27 @@ def with_interval(one: PairedDifference, p: float | None = None, digits: int = 3
     """A difference as tables tell it, with its interval, and ``p`` where it is corrected."""
     more = "" if p is None else f"; p {p:.{digits}f}"
     return f"{one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f}{more})"
+
+
+def of_users(values: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """What each user adds to the mean of the questions ``[N]`` that users int ``[N]`` asked.
+
+    Several questions of one user are not independent: the user is the unit of an interval. The mean
+    of what comes back, ``[U]``, is the mean of ``values``.
+    """
+    sums = np.bincount(np.unique(users, return_inverse=True)[1], values)
+    return sums * (len(sums) / len(values))
+
+
+def mean_of_users(values: np.ndarray, users: np.ndarray) -> Interval:
+    """The mean of the questions with its interval; who asks more weighs more."""
+    mean = values.mean()
+    return bootstrap_mean(mean + of_users(values - mean, users))
+
+
+def difference_of_users(one: np.ndarray, other: np.ndarray, users: np.ndarray) -> PairedDifference:
+    """The mean difference of the same questions, its interval and p over users."""
+    return paired_difference(of_users(one, users), of_users(other, users))
 
 
 def unpack(archive: Path, runs: Path) -> None:

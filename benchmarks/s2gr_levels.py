@@ -5,9 +5,10 @@
 
 S2GR's paper says that what it gains lies in the later codes. Here each test question's right item
 is written code by code, the right codes before it given: how often the likeliest code, of those
-that lead to an item, is the right one, and how many nats it costs. Arms are fitted as
-``generative_quality.py`` fits them, with its rates and codes. Of thoughts it is also told how often
-they point at the right cluster, and how often the commonest cluster of the training targets would.
+that lead to an item, is the right one, and how many nats it costs. Answers outside the catalog have
+no codes and are left out. Arms are fitted as ``generative_quality.py`` fits them, with its codes,
+the rates that it chose and one dropout. Of thoughts it is also told how often they point at the
+right cluster, and how often the commonest cluster of the training targets would.
 Figures of every question are kept in ``--runs`` and packed beside the table.
 """
 
@@ -20,12 +21,11 @@ import numpy as np
 import torch
 from generative_arms import NAMED
 from generative_quality import Data, Settings, fit, read_data
-from kept import Kept, pack, unpack, with_interval
+from kept import Kept, difference_of_users, pack, unpack, with_interval
 from peers.driving import write_table
 from torch import Tensor
 
 from foretaste.codes.beam import Step
-from foretaste.metrics import paired_difference
 from foretaste.nn.decoder import Texts
 from foretaste.recommenders.s2gr import S2GRNetwork
 from foretaste.recommenders.tiger import TIGER, TIGERNetwork
@@ -100,7 +100,7 @@ def commonest(network: S2GRNetwork, targets: np.ndarray, goals: np.ndarray) -> l
 def measure(name: str, data: Data, seed: int, args: argparse.Namespace) -> None:
     """Fit an arm and write the right codes of every question."""
     begin = time.process_time()
-    model = fit(NAMED[name], data, seed, Settings(RATES[name], args.dropout), args)
+    model = fit(NAMED[name], data, seed, Settings(RATES[name]), args)
     assert isinstance(model, TIGER)
     network = model.network
     assert isinstance(network, TIGERNetwork)
@@ -108,6 +108,7 @@ def measure(name: str, data: Data, seed: int, args: argparse.Namespace) -> None:
     histories, targets = data.split.test.histories, data.split.test.targets
     asked = np.flatnonzero((histories.lengths > 0) & (targets.lengths > 0))
     goals = targets.items[targets.offsets[asked]]
+    asked, goals = asked[goals >= 0], goals[goals >= 0]  # what is in no catalog has no codes
     parts = []
     for first in range(0, len(asked), AT_ONCE):
         some = histories.take(asked[first : first + AT_ONCE]).last(model.config.max_length)
@@ -117,7 +118,7 @@ def measure(name: str, data: Data, seed: int, args: argparse.Namespace) -> None:
         parts.append(
             written(network, torch.from_numpy(items), torch.from_numpy(some.lengths), goal)
         )
-    figures: dict[str, Any] = {
+    figures: dict[str, Any] = {"users": data.split.test.users[asked]} | {
         field: torch.cat([getattr(part, field) for part in parts]).numpy()
         for field in Found._fields
     }
@@ -128,7 +129,7 @@ def measure(name: str, data: Data, seed: int, args: argparse.Namespace) -> None:
         data.name,
         name,
         seed,
-        {name: np.round(np.mean(figure, 0), 4).tolist() for name, figure in figures.items()},
+        {name: np.round(np.mean(figures[name], 0), 4).tolist() for name in Found._fields},
         f"{time.process_time() - begin:.0f} s",
         flush=True,
     )
@@ -158,11 +159,12 @@ def rows_of(data: str, runs: Path) -> list[dict[str, Any]]:
             if name != BESIDE and BESIDE in known:
                 common = {*kept.numbers} & {*known[BESIDE].numbers}
                 for figure in ("right", "nats"):
-                    both = (
+                    mine, blank = (
                         one.values(figure, common)[:, level].astype(np.float64)
                         for one in (kept, known[BESIDE])
                     )
-                    row[f"{figure} minus blank"] = with_interval(paired_difference(*both))
+                    one = difference_of_users(mine, blank, kept.seeds[0]["users"])
+                    row[f"{figure} minus blank"] = with_interval(one)
             if level < kept.seeds[0]["pointed"].shape[1]:
                 row["cluster right"] = f"{kept.values('pointed')[:, level].mean():.3f}"
                 row["commonest cluster"] = f"{kept.values('commonest')[level]:.3f}"
@@ -178,7 +180,6 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=list(RATES), default=list(RATES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sources", nargs=1, default=["text"])
-    parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--validate-every", type=int, default=3, help="epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/s2gr-levels"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -195,7 +196,7 @@ def main() -> None:
     rows = [row for data in folders for row in rows_of(data, args.runs)]
     about = (
         "Each code of the right item, the right codes before it given; means over seeds and test "
-        "questions, with 95 % intervals over questions of what is above blank thoughts (below, for "
+        "questions, with 95 % intervals over users of what is above blank thoughts (below, for "
         "nats). Written by `benchmarks/s2gr_levels.py`."
     )
     write_table(args.out, rows, about)

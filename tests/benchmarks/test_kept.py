@@ -30,6 +30,32 @@ def test_means_are_over_the_seeds_asked_for(kept, tmp_path):
     assert arm.fact("seconds") is None
 
 
+def test_seeds_may_be_left_out(kept, tmp_path):
+    for seed in range(3):
+        kept.Kept(tmp_path, "both").save(seed, {"ndcg@10": np.full(2, seed)})
+    arm = kept.Kept(tmp_path, "both", {1})
+    assert arm.numbers == [0, 2]
+    np.testing.assert_array_equal(arm.values("ndcg@10"), [1, 1])
+
+
+def test_intervals_are_over_users_and_means_over_questions(kept):
+    rng = np.random.default_rng(0)
+    values, users = rng.random(600), np.arange(600)
+    alone = kept.mean_of_users(values, users)
+    every = kept.mean_of_users(np.repeat(values, 9), np.repeat(users, 9))
+    assert every == pytest.approx(alone)  # the same nine times tells nothing more
+    some = np.sort(rng.integers(0, 50, 600))  # users ask more or fewer
+    assert kept.mean_of_users(values, some).value == pytest.approx(values.mean())
+    assert kept.of_users(values, some).mean() == pytest.approx(values.mean())
+    assert len(kept.of_users(values, some)) == 50
+    constant = kept.mean_of_users(np.full(600, 0.5), some)
+    assert tuple(constant) == pytest.approx((0.5, 0.5, 0.5))
+    other = values - 0.1 + 0.01 * rng.standard_normal(600)
+    told = kept.difference_of_users(values, other, some)
+    assert told.difference == pytest.approx(0.1, abs=0.01)
+    assert told.users == 50
+
+
 def test_an_archive_gives_back_what_is_missing_and_nothing_else(kept, tmp_path):
     runs, archive = tmp_path / "runs", tmp_path / "table.zip"
     kept.unpack(archive, runs)  # there is none yet

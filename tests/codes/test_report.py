@@ -66,6 +66,14 @@ def test_renamed_codes_are_the_same_codes() -> None:
         stability_of(table, [table[:-1]])
 
 
+def test_many_codes_are_matched_in_little_room() -> None:
+    rng = np.random.default_rng(0)
+    table = rng.integers(0, 60_000, (20_000, 1))  # a square table of them would take 29 GB
+    renamed = rng.permutation(60_000)[table]
+    assert stability_of(table, [renamed]).agreement == (1.0,)
+    assert stability_of(np.zeros((5, 1), int), [np.arange(5)[:, None]]).agreement == (0.2,)
+
+
 def test_neighbours_of_perfect_and_of_random_codes() -> None:
     vectors = clusters(300, 6, 20)
     table = np.stack([np.arange(300) % 20, np.arange(300) // 20], 1)

@@ -161,6 +161,27 @@ def test_blank_thoughts_say_nothing_of_the_history(ordinary: Split):
     assert bool((thoughts == thoughts[0]).all())
 
 
+@pytest.mark.parametrize("thinking", ["stepwise", "first", "blank"])
+def test_what_stands_for_a_thought_is_never_dropped_out(thinking: str, ordinary: Split):
+    """The control would differ in its noise too."""
+    network = network_of(ordinary, thinking=thinking, dropout=0.5).train()
+    read: list[torch.Tensor] = []
+
+    def look(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        read.append(inputs[0])
+
+    network.decoder.register_forward_pre_hook(look)
+    reading = network.read(torch.tensor([[0, 5, 3], [7, 7, 1]]))
+    memory, texts = network.memory_of_all(reading)
+    goals = torch.zeros(6, dtype=torch.int64)
+    thoughts = network.teach(reading.events.flatten(0, 1), goals, memory, texts).thoughts
+    assert thoughts is not None
+    fed = torch.cat(read, 1)  # [R, all places, D]
+    for level in range(thoughts.shape[1]):
+        same = (fed == thoughts[:, None, level]).all(-1)
+        assert bool((same.sum(1) == 1).all())
+
+
 def test_clusters_are_the_nearest_centres():
     book = np.concatenate([np.zeros((3, 2)), np.full((4, 2), 9.0)]).astype(np.float32)
     book += np.random.default_rng(0).normal(0, 0.1, book.shape).astype(np.float32)

@@ -145,6 +145,7 @@ def report_on(
         raise InputError(
             f"{len(vectors):,} vectors for codes of {len(codes):,} items. Give those of the fit."
         )
+    vectors = np.asarray(vectors, np.float32)  # squares of less overflow
     levels, collisions = _use(codes, vectors)
     coded = tokenizer.reconstruct(codes.table)
     # Those of the table are dealt so that no two items have all of them in common.
@@ -248,12 +249,19 @@ def stability_of(table: np.ndarray, others: Sequence[np.ndarray], seed: int = 0)
 
 def _matched(one: np.ndarray, other: np.ndarray) -> float:
     """Share of items that agree under the best one-to-one renaming of codes."""
-    from scipy.optimize import linear_sum_assignment
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-    size = int(max(one.max(), other.max())) + 1
-    together = np.bincount(one.astype(np.int64) * size + other, minlength=size * size)
-    together = together.reshape(size, size)
-    return float(together[linear_sum_assignment(together, maximize=True)].sum() / len(one))
+    pairs, counts = np.unique(np.stack([one, other], 1), axis=0, return_counts=True)
+    (left, row), (right, column) = (np.unique(pair, return_inverse=True) for pair in pairs.T)
+    # Sparse, since codes may be many. A code may stay alone: each has such a partner of its own.
+    alone = np.arange(len(left))
+    places = np.append(row, alone), np.append(column, len(right) + alone)
+    weights = np.append(counts, np.full(len(left), 0.25 / len(left)))
+    shape = (len(left), len(right) + len(left))
+    together = coo_array((weights, places), shape=shape).tocsr()
+    best = min_weight_full_bipartite_matching(together, maximize=True)
+    return float(together[best].sum() // 1 / len(one))
 
 
 def findings_of(

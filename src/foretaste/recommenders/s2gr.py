@@ -133,8 +133,9 @@ class S2GRNetwork(TIGERNetwork):
         codes = self.codes.of_items(goals) + self.place.weight.roll(-1, 0)  # [R, L, D]
         if self.config.thinking == "blank":
             blanks = (self.blank.weight + self.thought.weight).expand(len(goals), -1, -1)
-            pairs = torch.stack([blanks, codes], 2).flatten(1, 2)[:, :-1]  # b1 s1 b2 s2 .. bL
-            x = torch.cat([self._first(begin)[:, None], self.dropout(pairs)], 1)
+            # b1 s1 b2 s2 .. bL; no dropout on what stands for a thought, as thoughts have none
+            pairs = torch.stack([blanks, self.dropout(codes)], 2).flatten(1, 2)[:, :-1]
+            x = torch.cat([self._first(begin)[:, None], pairs], 1)
             hidden, _ = self.decoder(x, memory, texts)
             return Taught(hidden[:, 1::2], blanks)
         out, written = self.decoder(self._first(begin)[:, None], memory, texts)
