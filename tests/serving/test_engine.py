@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from foretaste.serving.engine import Engine, UnknownRun
+from foretaste.serving.explaining import explain
 from foretaste.serving.indexing import IndexWish
 from foretaste.serving.limits import EXPLAINED_EVENTS, MOST_EVENTS
 from foretaste.serving.models import CatalogNumbers, load_run
@@ -241,6 +242,25 @@ def test_reasons_of_a_user_are_of_the_last_events_only(store, sasrec):
     assert np.isfinite([reason.fall for reason in answer.because]).all()  # type: ignore[arg-type]
     falls = [reason.fall for reason in answer.because]
     assert falls == sorted(falls, reverse=True)  # type: ignore[type-var]
+
+
+def test_reasons_do_not_take_the_scores_of_the_whole_catalog(store, sasrec, monkeypatch):
+    engine, history = Engine([sasrec], store), ("i04", "i01", "i09")
+    answer = engine.recommend(Question("sasrec", history=history, k=4, explain=True))
+    listed = sasrec.catalog.numbers([line.item_id for line in answer.items])
+
+    def mean(events: list[str]) -> float:
+        [(_, scores)] = sasrec.recommender.scores(history_of(sasrec.recommender, events))
+        return float(scores[0, listed].double().mean())
+
+    rest = [[item for item in history if item != left_out] for left_out in history]
+    falls = [mean(list(history)) - mean(events) for events in rest]
+    given = {reason.item_id: reason.fall for reason in answer.because or ()}
+    assert given == pytest.approx(dict(zip(history, falls, strict=True)), abs=1e-5)
+    monkeypatch.setattr(type(sasrec.recommender), "scores", None)
+    events = sasrec.catalog.numbers(list(history))
+    again = explain(sasrec.recommender, sasrec.catalog, events, None, listed.tolist())
+    assert again == answer.because
 
 
 @pytest.mark.parametrize("name", ["tiger", "mdgr", "s2gr"])

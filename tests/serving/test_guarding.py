@@ -132,7 +132,7 @@ def test_the_keeper_writes_all_that_waits_and_no_more_than_fits(monkeypatch):
     from foretaste.serving import keeping
     from foretaste.serving.stores import StateChange
 
-    monkeypatch.setattr(keeping, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(keeping, "MOST_BYTES", 10 * (100 + keeping.CHANGE_BYTES))
     written: list[str] = []
     keeper = Keeper(lambda changes: written.extend(change.user for change in changes))
     changes = [

@@ -61,6 +61,10 @@ def test_a_connection_that_says_nothing_is_ended_and_others_are_served(guarded: 
     idle = [socket.create_connection(("127.0.0.1", guarded.port), timeout=30) for _ in range(50)]
     for connection in idle[::2]:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ")
+    for connection in idle[1::10]:  # a blank line after an answer begins nothing
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert status(read_answer(connection)) == 200
+        connection.sendall(b"\r\n")
     assert guarded.client.get("/healthz").status_code == 200
     for connection in idle:
         assert connection.recv(10) == b""  # it was closed

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 
 from foretaste.errors import InputError
@@ -82,18 +83,22 @@ def test_what_may_pass_is_tried_again_and_ends_nothing(
     assert engine.run().fingerprint == load_run("x", newer).fingerprint
 
 
+@pytest.mark.parametrize("what", ["time", "files"])
 def test_files_that_could_not_be_read_are_tried_again_when_they_may_be(
-    write_run, tmp_path, monkeypatch
+    write_run, tmp_path, monkeypatch, what
 ):
     served: Path = write_run(tmp_path / "served", "ease")
     newer: Path = write_run(tmp_path / "newer", "ease", l2=2.0)
     engine = Engine([load_run("served", served)], open_store("memory"))
     watcher = Watcher(engine, 1.0, None, lambda *_: None)
+    now, tries = [0.0], []
+    monkeypatch.setattr(reloading.time, "monotonic", lambda: now[0])
     for name in FILES:
         shutil.copy(newer / name, served / name)
 
     def locked(name: str, path: Path, wish):
-        raise InputError(f"{path}: permission denied")
+        tries.append(now[0])
+        raise InputError(f"{path}: too many open files")
 
     def look_twice() -> str:
         watcher.look()
@@ -103,6 +108,15 @@ def test_files_that_could_not_be_read_are_tried_again_when_they_may_be(
     with monkeypatch.context() as patched:
         patched.setattr(reloading, "load_run", locked)
         before = look_twice()
-    assert look_twice() == before  # nothing has changed, so it is not tried
-    (served / "weights.safetensors").chmod(0o640)
+        for _ in range(20_000):
+            now[0] += 1.0
+            watcher.look()
+    assert tries[:5] == [0, 30, 90, 210, 450]  # ever more rarely
+    assert max(np.diff(tries)) == reloading.MOST_SECONDS
+    now[0] = tries[-1] + 1.0
+    assert look_twice() == before  # nothing has changed, and it is not time
+    if what == "files":
+        (served / "weights.safetensors").chmod(0o640)
+    else:
+        now[0] += reloading.MOST_SECONDS
     assert look_twice() == load_run("newer", newer).fingerprint

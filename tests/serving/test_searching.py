@@ -31,6 +31,13 @@ def found(typed: str, limit: int = 3) -> list[str]:
     return [ids[match.item] for match in matches]
 
 
+def test_a_query_of_many_words_is_looked_for_by_the_first_of_them(monkeypatch):
+    assert found("matrix " * 30) == ["m2", "m3"]  # one word
+    words = " ".join(f"w{number}" for number in range(90))
+    assert found("matrix " + words) == found("matrix " + words + " star trek")
+    assert found(words + " matrix") == []
+
+
 def test_a_title_half_typed():
     assert found("incep") == ["m1"]
     assert found("matr") == ["m2", "m3"]  # the more popular first

@@ -52,9 +52,14 @@ class TitleIndex:
         self._title_weights[self._offsets[1:][dated] - 1] = 0
         self._joined = _joined(words, dated, catalog.titles)
 
-    def find(self, typed: str, *, limit: int = 5, minimum: float = 75.0) -> list[TitleMatch]:
-        """The items whose titles are most like ``typed``, best first; none below ``minimum``."""
-        scores = self._scores(_words(typed))
+    def find(
+        self, typed: str, *, limit: int = 5, minimum: float = 75.0, most_words: int | None = None
+    ) -> list[TitleMatch]:
+        """The items whose titles are most like ``typed``, best first; none below ``minimum``.
+
+        Each word is compared with all words of all titles; ``most_words`` bounds that.
+        """
+        scores = self._scores(list(dict.fromkeys(_words(typed)))[:most_words])
         number = int(self.catalog.numbers([typed.strip()])[0])
         # "300" is a title before it is an id.
         if number >= 0 and (scores.max() < 100 or not self.catalog.has_titles):

@@ -17,6 +17,7 @@ from foretaste.recommenders.core.base import Recommender
 from foretaste.serving.histories import sequences_of
 from foretaste.serving.limits import EXPLAINED_EVENTS
 from foretaste.serving.questions import Reason
+from foretaste.serving.ranking import ScoresItems
 
 
 @torch.inference_mode()
@@ -45,21 +46,26 @@ def explain(
         return [Reason(*_named(catalog, int(items[event])), None) for event in reversed(events)]
     rows = [items, *(np.delete(items, event) for event in events)]
     stamps = None if times is None else [times, *(np.delete(times, event) for event in events)]
+    histories = sequences_of(rows, stamps)
+    if isinstance(recommender, ScoresItems):
+        scores = recommender.score_items(histories, np.array(listed))
+        return _reasons(catalog, items[first:], scores.double().mean(1).cpu().numpy())
     means = np.empty(len(rows))
     chosen = torch.tensor(listed)
     # Of these alone: a search for the best of all items might miss some without an event.
     allowed = np.zeros(len(catalog), bool)
     allowed[listed] = True
-    histories = sequences_of(rows, stamps)
     blocks = recommender.scores(histories, exclude="none", allowed=allowed, depth=len(listed))
     for places, scores in blocks:
         means[places] = scores[:, chosen].double().mean(1).cpu().numpy()
+    return _reasons(catalog, items[first:], means)
+
+
+def _reasons(catalog: Catalog, events: np.ndarray, means: np.ndarray) -> list[Reason]:
+    """From mean scores with all events, and without each of these ``[1 + n]``."""
     falls = means[0] - means[1:]
     heaviest = np.argsort(-falls, kind="stable")
-    return [
-        Reason(*_named(catalog, int(items[first + place])), float(falls[place]))
-        for place in heaviest
-    ]
+    return [Reason(*_named(catalog, int(events[place])), float(falls[place])) for place in heaviest]
 
 
 def _named(catalog: Catalog, item: int) -> tuple[str, str]:

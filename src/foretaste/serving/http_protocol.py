@@ -46,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if not self._in_head or self._moved_on or self.transport.is_closing():
             return
+        self._expect_head()  # a blank line before a head begins none, but ends uvicorn's waiting
         self._head += len(data)
         if self._head > HEAD_BYTES:
             self.transport.write(TOO_LARGE)

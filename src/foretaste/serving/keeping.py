@@ -11,6 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 from foretaste.serving.guarding import GuardedStore
 from foretaste.serving.stores import StateChange, StoreError
 
+CHANGE_BYTES = 500
+"""What a change takes besides its records."""
+
 MOST_BYTES = 64_000_000
 """Of records that wait to be written. Beyond it they are dropped, and made again when needed."""
 
@@ -72,7 +75,7 @@ class Keeper:
 
 
 def _bytes(changes: Sequence[StateChange]) -> int:
-    return sum(change.records.nbytes for change in changes)
+    return sum(CHANGE_BYTES + change.records.nbytes for change in changes)
 
 
 class Sweeper:

@@ -20,6 +20,9 @@ ID_BYTES = 512
 QUERY_LETTERS = 200
 """Letters of a title that is looked for."""
 
+QUERY_WORDS = 16
+"""Words of it that are looked for, the first different ones."""
+
 MOST_MATCHES = 50
 """Titles found for one query."""
 

@@ -58,7 +58,7 @@ class Answer:
         fingerprint: of the model that made the list.
         degraded: the store did not answer.
         logged: events that the log holds of the user.
-        state_bytes: that the store held of the user for this run and that were read, the log apart.
+        state_bytes: that were read of what the store keeps of the user for this run, the log apart.
         because: the last events, the weightiest first; None when not asked for.
     """
 

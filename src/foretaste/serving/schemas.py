@@ -201,8 +201,9 @@ class Answered(Strict):
     ms: float = Field(description="Milliseconds in the server.")
     logged: int = Field(description="Events that the log holds of the user.")
     state_bytes: int = Field(
-        description="Bytes that the store held of the user for this run, besides the log; what "
-        "this answer adds is written after it."
+        description="Bytes that were read of what the store keeps of the user for this run, "
+        "besides the log. A store may hold up to twice as many; what this answer adds is written "
+        "after it."
     )
     because: list[Because] | None = Field(
         default=None, description="With explain: the last events, the weightiest first."

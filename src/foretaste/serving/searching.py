@@ -7,6 +7,7 @@ import numpy as np
 from foretaste.data.catalog import Catalog
 from foretaste.data.folding import folded, folded_series
 from foretaste.data.titles import TitleIndex, TitleMatch
+from foretaste.serving.limits import QUERY_WORDS
 
 BEGUN = 90.0
 """Score of a title in which every typed word begins a word: surer than most mistyped ones."""
@@ -26,8 +27,10 @@ class TitleSearch:
 
     def find(self, typed: str, limit: int) -> list[TitleMatch]:
         """At most ``limit`` items, the most alike first."""
-        found = {match.item: match for match in self._index.find(typed, limit=limit)}
-        for item in self._begun(folded(typed).split(), limit):
+        alike = self._index.find(typed, limit=limit, most_words=QUERY_WORDS)
+        found = {match.item: match for match in alike}
+        words = list(dict.fromkeys(folded(typed).split()))[:QUERY_WORDS]
+        for item in self._begun(words, limit):
             if item not in found or found[item].score < BEGUN:
                 found[item] = TitleMatch(typed, item, self._titles[item], BEGUN)
         matches = found.values()
@@ -39,7 +42,7 @@ class TitleSearch:
         if not words:
             return []
         fits = np.ones(len(self._words), bool)
-        for word in set(words):
+        for word in words:
             fits &= self._words.str.contains(f" {word}", literal=True).to_numpy()
         items = np.flatnonzero(fits)
         return items[np.argsort(-self._popularity[items], kind="stable")][:limit].tolist()

@@ -17,6 +17,7 @@ from foretaste.data.split import Split
 from foretaste.errors import InputError
 from foretaste.nn.collective import LEVELS, CollectiveKeyValues
 from foretaste.nn.key_values import KeyValues
+from foretaste.recommenders.core import incremental
 from foretaste.recommenders.core.base import RunContext
 from foretaste.recommenders.core.incremental import IncrementalRecommender
 from foretaste.recommenders.core.registry import find, names
@@ -303,6 +304,29 @@ def test_users_advance_together_as_alone(name: str, way: dict[str, Any], ordinar
     scores = together.vectors @ model.item_vectors().T
     for asked, direct in model.scores(full, exclude="none"):
         close(scores[torch.from_numpy(asked)], direct)
+
+
+def test_many_new_users_are_read_in_parts(ordinary: Split, monkeypatch: pytest.MonkeyPatch):
+    model: Any = find("sasrec")(dim=8, window=4, max_length=8, train={"epochs": 1})
+    model.fit(ordinary, RunContext(seed=0))
+    history = ordinary.test.histories.last(5)
+    long = history.take(np.flatnonzero(history.lengths == 5)[:20])
+    nothing = [empty(model)] * len(long)
+    at_once, sizes = model.advance(nothing, long), []
+    advance = model.network.advance
+
+    def look(records: torch.Tensor, *rest: Any) -> Any:
+        sizes.append(len(records))
+        return advance(records, *rest)
+
+    monkeypatch.setattr(model.network, "advance", look)
+    monkeypatch.setattr(incremental, "TOKENS_WHEN_ASKED", 5 * 8)
+    in_parts = model.advance(nothing, long)
+    assert sizes == [8] * (len(long) // 8) + [len(long) % 8] * (len(long) % 8 > 0)
+    assert len(sizes) > 1
+    close(in_parts.vectors, at_once.vectors)
+    for one, other in zip(in_parts.records, at_once.records, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @every_network

@@ -16,6 +16,7 @@ from foretaste.serving.stores.lmdb_store import LmdbStore
 
 SECRET = "ann-whom-nobody-shall-find"
 RECORD = bytes(range(200, 240))
+MOMENT = 7_777_777_777_123
 
 HOLD = """
 import sys
@@ -46,6 +47,11 @@ def holds(folder: Path) -> bool:
     """Whether any file under the folder says something of her."""
     contents = [file.read_bytes() for file in folder.rglob("*") if file.is_file()]
     return any(SECRET.encode() in content or RECORD in content for content in contents)
+
+
+def in_file(folder: Path, part: bytes) -> bool:
+    """Whether the store's file has these bytes anywhere."""
+    return part in (folder / DATA).read_bytes()
 
 
 def others_are_there(store: LmdbStore) -> None:
@@ -121,6 +127,40 @@ def test_logs_that_expired_go_from_the_disk_too(tmp_path):
         now[0] = 2_000
         store.sweep()
     assert not holds(tmp_path)
+
+
+def test_a_log_that_expired_goes_from_the_disk_when_its_user_comes_back(tmp_path):
+    now = [1_000]
+    with LmdbStore(tmp_path, log_ttl=100, clock=lambda: now[0]) as store:
+        fill(store)
+        store.append([Event(SECRET, "i1", MOMENT)])
+        now[0] = 2_000
+        store.append([Event(SECRET, "i1", 5)])
+        assert store.read([SECRET], "model", 1, 9)[0][0].total == 1
+        assert in_file(tmp_path, MOMENT.to_bytes(8, "little"))
+    assert not in_file(tmp_path, MOMENT.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize("way", ["sweep", "extend"])
+def test_a_state_of_a_log_that_is_gone_goes_from_the_disk(way, tmp_path):
+    now = [1_000]
+
+    def opened() -> LmdbStore:
+        return LmdbStore(tmp_path, log_ttl=100, clock=lambda: now[0])
+
+    with opened() as store:
+        fill(store)
+        now[0] = 2_000
+        store.append([Event(SECRET, "i1", 5)])
+    assert in_file(tmp_path, RECORD)  # the file is new, and the state still in it
+    with opened() as store:
+        if way == "sweep":
+            store.sweep()
+        else:
+            record = np.zeros((1, len(RECORD)), np.uint8)
+            assert store.extend([StateChange(SECRET, "model", 0, 1, record, 5, fresh=True)])[0]
+        assert in_file(tmp_path, RECORD)
+    assert not in_file(tmp_path, RECORD)
 
 
 def test_what_cannot_be_copied_is_told_and_tried_again(tmp_path, caplog):

@@ -14,6 +14,8 @@ from foretaste.serving.stores import Event, StateChange, StoreError, open_store
 from foretaste.serving.stores import redis_scripts as lua
 from foretaste.serving.stores.redis_store import RedisStore
 
+from .redis_server import RedisServer
+
 
 def event(user: str, item: str) -> list[Event]:
     return [Event(user, item, 7)]
@@ -54,6 +56,29 @@ def test_a_server_that_dies_is_an_error_at_once_and_is_found_again(own_redis):
         [(log, kept)] = store.read(["ann"], "model", 5, 5)
         assert store.item_ids(log.items) == ["tea", "bun"]
         assert kept is not None and kept.consumed == 1
+
+
+def test_numbers_that_a_server_lost_and_gave_out_anew_are_learnt_anew(tmp_path):
+    server = RedisServer(tmp_path)  # it comes back with its last snapshot
+    server.start()
+    try:
+        with open_store(server.url, timeout=20) as store, open_store(server.url) as other:
+            store.append(event("ann", "tea"))
+            with server.client() as client:
+                client.save()
+            store.append(event("ann", "bun"))
+            [(log, _)] = store.read(["ann"], "model", 5, 5)
+            lost = log.items[1]
+            assert store.item_ids(log.items) == ["tea", "bun"]
+            server.kill()
+            server.start()
+            other.append(event("bob", "jam"))  # gets the number that bun had
+            for one in (store, other):
+                logs = [log for log, _ in one.read(["ann", "bob"], "model", 5, 5)]
+                assert [one.item_ids(log.items) for log in logs] == [["tea"], ["jam"]]
+            assert store.item_ids(np.array([lost])) == ["bun"]  # what was told stays true
+    finally:
+        server.kill()
 
 
 def test_a_store_may_be_opened_before_its_server_is_up(own_redis):

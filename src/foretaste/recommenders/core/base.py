@@ -389,10 +389,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
         for key, kind in (("name", str), ("config", dict), ("version", int)):
             if not isinstance(description[key], kind):
                 raise KeyError(key)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise InputError(
             f"{folder}: no trained model here ({path.name} is missing). Give a run folder."
         ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a model description. Train again.") from error
     return description

@@ -13,7 +13,7 @@ from torch import Tensor
 from foretaste.data.sequences import Sequences
 from foretaste.data.split import Split
 from foretaste.recommenders.core.base import ModelConfig, RunContext
-from foretaste.recommenders.core.sequence import SequenceRecommender
+from foretaste.recommenders.core.sequence import TOKENS_WHEN_ASKED, SequenceRecommender
 from foretaste.recommenders.core.starting import load_source, start_from
 from foretaste.recommenders.core.stepper import newest
 from foretaste.recommenders.core.windowed import State, WindowedConfig, WindowedNetwork
@@ -81,7 +81,10 @@ class IncrementalRecommender(SequenceRecommender):
             rows_of[min(length, readable)].append(row)
         for count, rows in rows_of.items():
             if count > 1 or not weight.is_cpu:
-                self._together(states, new, rows, count, records, vectors)
+                some = max(1, TOKENS_WHEN_ASKED // max(count, 1))  # attention takes their square
+                for first in range(0, len(rows), some):
+                    part = rows[first : first + some]
+                    self._together(states, new, part, count, records, vectors)
                 continue
             step = network.stepper()
             for row in rows:

@@ -39,7 +39,7 @@ function factsOf(person, cards, remembered) {
   const without = cards.filter((card) => !card.run.incremental).map((card) => card.run.name);
   const facts = [["In the log", "the title and time of each click"]];
   for (const { run } of keeping) {
-    const last = `of the last ${count(run.window, "title")}`;
+    const last = `of the last ${count(run.window, "title")}, at most twice as many`;
     facts.push([`In the state of ${run.name}`, `${count(run.record_bytes, "byte")} for each ${last}`]);
   }
   if (without.length) facts.push([`For ${listed(without)}`, "nothing besides the log"]);

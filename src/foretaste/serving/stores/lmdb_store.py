@@ -142,8 +142,9 @@ class LmdbStore(UserStore):
                 packed = b"".join(_EVENT.pack(numbers[item], moment) for item, moment in events)
                 key = _hash(user)
                 log = self._find_log(transaction, key, user)
-                if log is None:
-                    chunks.drop(transaction, self._log, key)  # an expired one may still lie there
+                if log is None:  # an expired one may still lie there
+                    if chunks.drop(transaction, self._log, key):
+                        transaction.put(_REMOVED, b"", db=self._numbers)
                     log = _Log(birth, 0, b"")
                 full = self._log_chunk * _EVENT.size
                 opened = chunks.append(transaction, self._log, key, log.opened, packed, full)
@@ -224,7 +225,7 @@ class LmdbStore(UserStore):
         key = user + change.model
         state = self._find_state(transaction, key, log.birth)
         if change.fresh or (state is None and change.expected == 0):
-            chunks.drop(transaction, self._state, key)
+            self._drop_state(transaction, key, log.birth)
             state = _State(0, change.width, b"")
         elif state is None or (state.consumed, state.width) != (change.expected, change.width):
             return False
@@ -296,9 +297,16 @@ class LmdbStore(UserStore):
             head = transaction.get(key[:_USER], db=self._log) if kept else None
             birth = 0 if head is None else _LOG.unpack_from(head)[0]
             if self._find_state(transaction, key, birth) is None:
-                chunks.drop(transaction, self._state, key)
+                self._drop_state(transaction, key, birth)
                 dropped += 1
         return dropped, following
+
+    def _drop_state(self, transaction: Any, key: bytes, log: int) -> None:
+        """Drop a state; of a log that is gone, as something that must leave the file too."""
+        value = transaction.get(key, db=self._state)
+        if value is not None and _STATE.unpack_from(value)[0] != log:
+            transaction.put(_REMOVED, b"", db=self._numbers)
+        chunks.drop(transaction, self._state, key)
 
     def _some(self, transaction: Any, database: Any, at: bytes) -> tuple[list[bytes], bytes | None]:
         """The next keys of a database, and the one after them."""

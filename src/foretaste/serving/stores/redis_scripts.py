@@ -13,6 +13,10 @@ another epoch holds numbers of a dictionary that is gone, and is taken as not th
 A script runs alone, so a state and its log are always read as they were at one moment. Nothing of
 a script is undone when it fails half-way; each makes the change that can fail first.
 
+A server that comes back from a snapshot has the epoch it had, but may have lost the last names, and
+gives their numbers to other items. So what a client knows of the names is of one edition: the epoch
+and the server's process (its ``run_id``).
+
 Redis gives a string that was appended to twice the room it needs. A short one is therefore written
 whole, which takes as much room as it has bytes; a long one is appended to, and a state cut to its
 window when it holds twice as much.
@@ -23,6 +27,8 @@ SHORT = 2_048  # bytes
 NAMES, NUMBERS, MODELS = b"ft:names", b"ft:numbers", b"ft:models"
 STRANGERS, GOING = b"ft:strangers", b"ft:going"
 LOG, STATE = b"ft:l:", b"ft:s:"
+
+_ASKED = "local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''"
 
 # KEYS: names, numbers, strangers, logs. ARGV: 4 bytes for a new epoch, 4 for new logs, milliseconds
 # that logs live (0: for ever), number of items, how many strangers may have a number, for each item
@@ -83,12 +89,13 @@ end
 """.replace("SHORT", str(SHORT)).replace("NAMELESS", r"'\255\255\255\255'")
 
 # KEYS: names, then per user log and state. ARGV: window, limit, bytes after which it is enough.
-# Answers the epoch, then per user birth, events in all, last events, consumed (-1: no state),
+# Answers the edition, then per user birth, events in all, last events, consumed (-1: no state),
 # record length, last records; of as many users as it took to be enough.
 READ = """
+ASKED
 local window, limit, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local epoch = redis.call('LINDEX', KEYS[1], 0) or ''
-local answer, n = {epoch}, 1
+local answer, n = {epoch .. process}, 1
 for i = 2, #KEYS, 2 do
   local log, state = KEYS[i], KEYS[i + 1]
   local birth, total, events, consumed, width, records = '', 0, '', -1, 1, ''
@@ -110,7 +117,7 @@ for i = 2, #KEYS, 2 do
   if room < 0 then break end
 end
 return answer
-"""
+""".replace("ASKED", _ASKED)
 
 # KEYS: names, models, then per change log and state. ARGV: milliseconds that states live (0: for
 # ever), then per change model, birth (empty: any), expected, consumed, record length, window,
@@ -199,11 +206,12 @@ end
 return gone
 """
 
-# KEYS: names. ARGV: the epoch that the caller knows, how many items of it, how many to send.
-# Answers the epoch, and the items after those, or from the first on if the epoch is another one.
+# KEYS: names. ARGV: the edition that the caller knows, how many items of it, how many to send.
+# Answers the edition, and the items after those, or from the first on if it is another one.
 LEARN = """
-local epoch = redis.call('LINDEX', KEYS[1], 0) or ''
+ASKED
+local edition = (redis.call('LINDEX', KEYS[1], 0) or '') .. process
 local first = 1
-if epoch == ARGV[1] then first = 1 + tonumber(ARGV[2]) end
-return {epoch, redis.call('LRANGE', KEYS[1], first, first + tonumber(ARGV[3]) - 1)}
-"""
+if edition == ARGV[1] then first = 1 + tonumber(ARGV[2]) end
+return {edition, redis.call('LRANGE', KEYS[1], first, first + tonumber(ARGV[3]) - 1)}
+""".replace("ASKED", _ASKED)

@@ -43,17 +43,17 @@ _CALL_EVENTS, _CALL_USERS, _CALL_ITEMS, _CALL_BYTES = 10_000, 2_000, 50_000, 4_0
 
 
 class _Dictionary(NamedTuple):
-    """Item numbers of the server -> ours, for one epoch of the server's dictionary."""
+    """Item numbers of the server -> ours, for one edition of the server's dictionary."""
 
-    epoch: bytes
+    edition: bytes
     ours: np.ndarray
 
 
 class RedisStore(UserStore):
     """Logs and states in a Redis database, under keys that begin with ``ft:``.
 
-    The item numbers given out are this object's own: should the server lose its data and number
-    the items anew, numbers that were given out before keep their meaning.
+    The item numbers given out are this object's own: should the server lose data and number
+    items anew, numbers that were given out before keep their meaning.
 
     Args:
         url: ``redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]``, or ``rediss://`` for TLS.
@@ -162,16 +162,16 @@ class RedisStore(UserStore):
             keys = [lua.NAMES]
             for user in users[len(found) : len(found) + _CALL_USERS]:
                 keys += [lua.LOG + user, lua.STATE + model + user]
-            epoch, *fields = self._call(lua.READ, keys, [window, limit, _CALL_BYTES])
+            edition, *fields = self._call(lua.READ, keys, [window, limit, _CALL_BYTES])
             rows = range(0, len(fields), _FIELDS)
             if not rows:
                 raise StoreError(f"{self.name}: answered a read with nothing")
-            found += [self._user(epoch, *fields[at : at + _FIELDS]) for at in rows]
+            found += [self._user(edition, *fields[at : at + _FIELDS]) for at in rows]
         return found
 
     def _user(
         self,
-        epoch: bytes,
+        edition: bytes,
         birth: bytes,
         total: int,
         events: bytes,
@@ -182,7 +182,7 @@ class RedisStore(UserStore):
         if not birth:
             return no_log(), None
         log = log_of(events, total, int.from_bytes(birth, "little"))
-        log = log._replace(items=self._translate(epoch, log.items))
+        log = log._replace(items=self._translate(edition, log.items))
         if consumed < 0:
             return log, None
         return log, KeptState(consumed, records_of(bytearray(records), width))
@@ -245,18 +245,18 @@ class RedisStore(UserStore):
             self._learn()
         return self._texts
 
-    def _translate(self, epoch: bytes, numbers: np.ndarray) -> np.ndarray:
+    def _translate(self, edition: bytes, numbers: np.ndarray) -> np.ndarray:
         """Our numbers for the server's."""
         named = numbers != NAMELESS
         if not named.all():
-            numbers[named] = self._translate(epoch, numbers[named])
+            numbers[named] = self._translate(edition, numbers[named])
             return numbers
         if not len(numbers):
             return numbers
         known = self._dictionary
-        if known.epoch != epoch or numbers.max() >= len(known.ours):
+        if known.edition != edition or numbers.max() >= len(known.ours):
             known = self._learn()
-        if known.epoch != epoch or numbers.max() >= len(known.ours):
+        if known.edition != edition or numbers.max() >= len(known.ours):
             raise StoreError(f"{self.name}: a log has item numbers that the dictionary has not")
         return known.ours[numbers]
 
@@ -265,9 +265,9 @@ class RedisStore(UserStore):
         with self._learning:
             while True:
                 known = self._dictionary
-                given = [known.epoch, len(known.ours), _CALL_ITEMS]
-                epoch, items = self._call(lua.LEARN, [lua.NAMES], given)
-                before = known.ours if epoch == known.epoch else known.ours[:0]
+                given = [known.edition, len(known.ours), _CALL_ITEMS]
+                edition, items = self._call(lua.LEARN, [lua.NAMES], given)
+                before = known.ours if edition == known.edition else known.ours[:0]
                 added = []
                 for item in items:
                     text = item.decode(errors="replace")  # all that we wrote is UTF-8
@@ -275,7 +275,7 @@ class RedisStore(UserStore):
                     if added[-1] == len(self._texts):
                         self._texts.append(text)
                 ours = np.concatenate([before, np.array(added, np.uint32)])
-                self._dictionary = _Dictionary(epoch, ours)
+                self._dictionary = _Dictionary(edition, ours)
                 if len(items) < _CALL_ITEMS:
                     return self._dictionary
 
