@@ -35,7 +35,7 @@ RATES = {
     "S2GR, blank thoughts": 0.001,
     "S2GR, alignment that fades": 0.001,
     "S2GR, no alignment": 0.001,
-    "TIGER over CoBa codes": 0.002,
+    "TIGER over CoBa codes": 0.001,
 }
 """What is measured, with the learning rate that validation chose in ``generative_quality.py``."""
 BESIDE = "S2GR, blank thoughts"
