@@ -81,6 +81,15 @@ def test_numbers_that_a_server_lost_and_gave_out_anew_are_learnt_anew(tmp_path):
         server.kill()
 
 
+def test_a_server_that_does_not_tell_its_process_is_read_all_the_same(own_redis):
+    with own_redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "shop", "on", ">word", "~*", "+@all", "-info")
+    with open_store(own_redis.url.replace("://", "://shop:word@")) as store:
+        store.append(event("ann", "tea"))
+        [(log, _)] = store.read(["ann"], "model", 5, 5)
+        assert store.item_ids(log.items) == ["tea"]
+
+
 def test_a_store_may_be_opened_before_its_server_is_up(own_redis):
     own_redis.kill()
     with open_store(own_redis.url, timeout=20) as store:

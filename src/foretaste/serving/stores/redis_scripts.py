@@ -28,7 +28,11 @@ NAMES, NUMBERS, MODELS = b"ft:names", b"ft:numbers", b"ft:models"
 STRANGERS, GOING = b"ft:strangers", b"ft:going"
 LOG, STATE = b"ft:l:", b"ft:s:"
 
-_ASKED = "local process = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or ''"
+# Which process the server is; none where its rules keep INFO from us.
+_ASKED = """
+local told = redis.pcall('INFO', 'server')
+local process = type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
+"""
 
 # KEYS: names, numbers, strangers, logs. ARGV: 4 bytes for a new epoch, 4 for new logs, milliseconds
 # that logs live (0: for ever), number of items, how many strangers may have a number, for each item
