@@ -45,9 +45,7 @@ TOKENIZERS: dict[str, TokenizerConfig] = {
 
 
 PARALLEL = "autoregressive over parallel codes"
-BLANK, CONSTANT = "S2GR, blank thoughts", "S2GR, constant alignment"
-KEPT: dict[str, Any] = {"fade": 0}
-"""Alignment as the paper has it, to the end. What varies S2GR's thoughts is set against that."""
+BLANK = "S2GR, blank thoughts"
 ARMS = [
     Arm("popularity", "popularity"),
     Arm("EASE", "ease"),
@@ -55,24 +53,23 @@ ARMS = [
     Arm("TIGER", "tiger", "rqkmeans"),
     Arm(PARALLEL, "tiger", "opq"),
     Arm("MDGR", "mdgr", "opq", {}, PARALLEL),
-    Arm("S2GR", "s2gr", "coba", {"fade": 25}, BLANK, CONSTANT),
+    Arm("S2GR", "s2gr", "coba", {}, BLANK),
     Arm(BLANK, "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
     Arm("TIGER over RQ-VAE codes", "tiger", "rqvae", {}, "TIGER", "TIGER"),
     Arm("TIGER over CoBa codes", "tiger", "coba", {}, "TIGER"),
     Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR", "MDGR"),
     Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR", "MDGR"),
+    Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR", "S2GR"),
+    Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, "S2GR", "S2GR"),
+    Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR", "S2GR"),
+    Arm("S2GR over RQ-VAE codes", "s2gr", "rqvae", {}, "S2GR, blank, over RQ-VAE codes", "S2GR"),
     Arm(
-        "S2GR, all thoughts first",
+        "S2GR, blank, over RQ-VAE codes",
         "s2gr",
-        "coba",
-        {"thinking": "first"} | KEPT,
-        CONSTANT,
-        CONSTANT,
+        "rqvae",
+        {"thinking": "blank"},
+        like=BLANK,
     ),
-    Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, CONSTANT, CONSTANT),
-    Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True} | KEPT, CONSTANT, CONSTANT),
-    Arm(f"{CONSTANT}, RQ-VAE codes", "s2gr", "rqvae", KEPT, f"{BLANK}, RQ-VAE codes", CONSTANT),
-    Arm(f"{BLANK}, RQ-VAE codes", "s2gr", "rqvae", {"thinking": "blank"}, like=BLANK),
     Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER, reading codes"),
     Arm("MDGR of 4 slots", "mdgr", "opq of 4", {}, f"{PARALLEL}, of 4 slots", "MDGR"),
     Arm(f"{PARALLEL}, of 4 slots", "tiger", "opq of 4", {}, PARALLEL, PARALLEL),
@@ -81,16 +78,9 @@ ARMS = [
     Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR", "MDGR"),
     Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
     Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
-    Arm(
-        "S2GR, a tenth of the alignment",
-        "s2gr",
-        "coba",
-        {"align": 0.1} | KEPT,
-        CONSTANT,
-        CONSTANT,
-    ),
+    Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
     Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, BLANK, BLANK),
-    Arm(CONSTANT, "s2gr", "coba", KEPT, BLANK),
+    Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, "S2GR", "S2GR"),
 ]
 NAMED = {arm.name: arm for arm in ARMS}
 FIXED = ("popularity", "ease")

@@ -32,8 +32,8 @@ from foretaste.recommenders.tiger import TIGER, TIGERNetwork
 
 RATES = {
     "S2GR": 0.001,
-    "S2GR, constant alignment": 0.001,
     "S2GR, blank thoughts": 0.001,
+    "S2GR, alignment that fades": 0.001,
     "S2GR, no alignment": 0.001,
     "TIGER over CoBa codes": 0.001,
 }

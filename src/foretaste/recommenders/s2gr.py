@@ -41,8 +41,7 @@ class S2GRConfig(GeneratorConfig):
             much computing and says nothing.
         clusters: of the codes of a level; a thought is taught which one comes.
         align: weight of the teaching.
-        fade: epochs over which that weight falls to nothing, evenly; 0 keeps it, as the paper does,
-            which was worse on validation and no better than blank thoughts.
+        fade: epochs over which that weight falls to nothing, evenly; 0 keeps it, as the paper does.
         temperature: of the softmax over clusters and over goals, those of a batch or, where several
             processes share it, of one part.
         contrast: weight of teaching the lighter decoder the next item's codes.
@@ -54,7 +53,7 @@ class S2GRConfig(GeneratorConfig):
     thinking: Literal["stepwise", "first", "blank"] = "stepwise"
     clusters: int = Field(default=16, ge=2)
     align: float = Field(default=1.0, ge=0)
-    fade: int = Field(default=25, ge=0)
+    fade: int = Field(default=0, ge=0)
     temperature: float = Field(default=0.1, gt=0)
     contrast: float = Field(default=1.0, ge=0)
     regularise: float = Field(default=0.1, ge=0)
