@@ -80,7 +80,7 @@ ARMS = [
     Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
     Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
     Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, BLANK, BLANK),
-    Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, "S2GR", "S2GR"),
+    Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, BLANK, "S2GR"),
 ]
 NAMED = {arm.name: arm for arm in ARMS}
 FIXED = ("popularity", "ease")
