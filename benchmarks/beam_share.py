@@ -46,6 +46,7 @@ def exact(model: Generator, histories: Sequences) -> torch.Tensor:
     return torch.stack(rows)
 
 
+@torch.no_grad()
 def illegal_results(model: Generator, histories: Sequences, width: int) -> tuple[int, int]:
     """Of the first ``K`` that a search writes: those whose codes are not the item's, and all."""
     table, (index, _) = torch.from_numpy(model.codes.table).long(), model._searched(None)
@@ -59,7 +60,6 @@ def illegal_results(model: Generator, histories: Sequences, width: int) -> tuple
     return wrong, written
 
 
-@torch.no_grad()
 def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one model."""
     model = fit(NAMED[name], data, 0, Settings(args.learning_rate, args.dropout), args)
