@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/beam_share.py --amazon FOLDER
 
 TIGER and S2GR are fitted over the codes of ``generative_quality.py``, all with one rate and one
-dropout (``--learning-rate``, ``--dropout``), validated every epoch. For some test questions every
+dropout (``--learning-rate``, ``--dropout``). For some test questions every
 path of the catalog is scored on its own, which is exact and slow; then beams of several widths
 answer the same questions. Also told: how much of the probability lies on paths that are items,
 which is what a search without the trie would have to find by luck.
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", default=["text"])
     parser.add_argument("--dropout", type=float, default=0.3)
     parser.add_argument("--learning-rate", type=float, default=0.001)
-    parser.add_argument("--validate-every", type=int, default=1, help="epochs")
+    parser.add_argument("--validate-every", type=int, default=3, help="epochs")
     parser.add_argument("--runs", type=Path, default=Path("runs/generative"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
     args = parser.parse_args()
