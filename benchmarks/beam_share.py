@@ -2,11 +2,13 @@
 
     .venv/bin/python benchmarks/beam_share.py --amazon FOLDER
 
-TIGER and S2GR are fitted over the codes of ``generative_quality.py``, all with one rate and one
-dropout (``--learning-rate``, ``--dropout``). For some test questions every
+TIGER, S2GR and MDGR are fitted over the codes of ``generative_quality.py``, all with one rate and
+one dropout (``--learning-rate``, ``--dropout``). For some test questions every
 path of the catalog is scored on its own, which is exact and slow; then beams of several widths
 answer the same questions. Also told: how much of the probability lies on paths that are items,
-which is what a search without the trie would have to find by luck.
+which is what a search without the trie would have to find by luck. Of MDGR, whose last stage is
+exact, the beams are those of its warm-up slot (``warm_beams``), and all codes of that slot are the
+exact ranking.
 """
 
 import argparse
@@ -26,17 +28,35 @@ from foretaste.codes.trie import Trie
 from foretaste.data.sequences import Sequences
 from foretaste.recommenders.core.generator import Generator
 from foretaste.recommenders.core.search_check import illegal
+from foretaste.recommenders.mdgr import MDGR
 from foretaste.recommenders.tiger import TIGER
 
+MODELS = ["TIGER", "TIGER, of all codes", "S2GR", "MDGR"]
 WIDTHS = (10, 20, 30, 50, 100)
+WARM_WIDTHS = (2, 4, 8, 16, 32)
+"""Of MDGR; fewer than two would not lead to ten items."""
 K = 10
+
+
+def asked_for(model: Generator, histories: Sequences, width: int, k: int = K) -> FoundItems:
+    """The best ``k`` that beams of a width find."""
+    wide = {"warm_beams": width, "beams": K} if isinstance(model, MDGR) else {"beams": width}
+    model.config = model.config.model_copy(update=wide)
+    lists = model.recommend(histories, k, exclude="none")
+    return FoundItems(torch.from_numpy(lists.items).long(), torch.from_numpy(lists.scores))
 
 
 @torch.no_grad()
 def exact(model: Generator, histories: Sequences) -> torch.Tensor:
     """Log-probabilities ``[B, items]`` of every item, each path on its own."""
-    assert isinstance(model, TIGER)
     model.network.eval()
+    if isinstance(model, MDGR):
+        found = asked_for(model, histories, max(model.codes.sizes), len(model.codes))
+        rows = torch.arange(len(found.items))[:, None]
+        return torch.full_like(found.log_probs, -torch.inf).index_put_(
+            (rows, found.items), found.log_probs
+        )
+    assert isinstance(model, TIGER)
     trie, rows = Trie.from_table(model.codes.table), []
     for history in histories:
         items = torch.from_numpy(history[-model.config.max_length :]).long()[None]
@@ -47,11 +67,11 @@ def exact(model: Generator, histories: Sequences) -> torch.Tensor:
 
 
 @torch.no_grad()
-def illegal_results(model: Generator, histories: Sequences, width: int) -> tuple[int, int]:
+def illegal_results(model: Generator, histories: Sequences) -> tuple[int, int]:
     """Of the first ``K`` that a search writes: those whose codes are not the item's, and all."""
     table, (index, _) = torch.from_numpy(model.codes.table).long(), model._searched(None)
     wrong, written = 0, 0
-    for _, asked in model._asking(histories, max(width, K)):
+    for _, asked in model._asking(histories, max(model.config.beams, K)):
         found = model._search(asked, index)
         told = illegal(found, table)
         assert told is not None
@@ -68,14 +88,12 @@ def measure(name: str, data: Data, args: argparse.Namespace) -> list[dict[str, A
     histories = data.split.test.histories.take(warm)
     truth = exact(model, histories)
     rows = []
-    for width in WIDTHS:
-        model.config = model.config.model_copy(update={"beams": width})
+    for width in WARM_WIDTHS if isinstance(model, MDGR) else WIDTHS:
         begin = time.process_time()
-        lists = model.recommend(histories, K, exclude="none")
+        found = asked_for(model, histories, width)
         seconds = time.process_time() - begin
-        found = FoundItems(torch.from_numpy(lists.items).long(), torch.from_numpy(lists.scores))
         share = share_found(found, truth, K)
-        wrong, written = illegal_results(model, histories, width)
+        wrong, written = illegal_results(model, histories)
         rows.append(
             {
                 "data": data.name,
@@ -95,7 +113,9 @@ def main() -> None:
     """Measure, and write the table beside this script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--amazon", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", default=["TIGER", "TIGER, of all codes", "S2GR"])
+    parser.add_argument(
+        "--models", nargs="+", default=["TIGER", "TIGER, of all codes", "S2GR", "MDGR"]
+    )
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--sources", nargs="+", default=["text"])
     parser.add_argument("--dropout", type=float, default=0.3)

@@ -1,11 +1,13 @@
 """The recommenders of ``generative_quality.py``, their codes, and what each is set against."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from foretaste.codes.coba import CoBaConfig
 from foretaste.codes.opq import OPQConfig
 from foretaste.codes.rqkmeans import RQKMeansConfig
 from foretaste.codes.rqvae import RQVAEConfig
+from foretaste.codes.table import Codes
 from foretaste.codes.tokenizer import TokenizerConfig
 
 ALL_CODES = {"normalise": "codes"}
@@ -42,6 +44,19 @@ TOKENIZERS: dict[str, TokenizerConfig] = {
     "opq": OPQConfig(levels=8),
     "opq of 4": OPQConfig(levels=4),
 }
+REVERSED = ", reversed"
+"""After a key of ``TOKENIZERS``: its codes with the last slot first."""
+
+
+def turned(codes: Codes) -> Codes:
+    """The same codes with the last slot first; of codes without an extra level."""
+    return replace(
+        codes,
+        table=codes.table[:, ::-1].copy(),
+        sizes=codes.sizes[::-1],
+        nearest=codes.nearest[:, ::-1].copy(),
+        codebooks=codes.codebooks[::-1],
+    )
 
 
 PARALLEL = "autoregressive over parallel codes"
@@ -81,6 +96,7 @@ ARMS = [
     Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
     Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, BLANK, BLANK),
     Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, BLANK, "S2GR"),
+    Arm(f"{PARALLEL}, slots reversed", "tiger", f"opq{REVERSED}", {}, PARALLEL, PARALLEL),
 ]
 NAMED = {arm.name: arm for arm in ARMS}
 FIXED = ("popularity", "ease")

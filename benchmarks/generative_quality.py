@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from amazon18 import published_split
-from generative_arms import ARMS, FIXED, NAMED, TOKENIZERS, Arm
+from generative_arms import ARMS, FIXED, NAMED, REVERSED, TOKENIZERS, Arm, turned
 from kept import Kept, difference_of_users, mean_of_users, pack, unpack, with_interval
 from peers.driving import write_table
 
@@ -37,7 +37,7 @@ from foretaste.experiments.recipe import DataSection, SplitSection
 from foretaste.experiments.running import split_dataset
 from foretaste.metrics import holm
 from foretaste.recommenders.core.base import Exclude, Recommender, RunContext
-from foretaste.recommenders.core.coding import CodingConfig, code_catalog
+from foretaste.recommenders.core.coding import CodedCatalog, CodingConfig, code_catalog
 from foretaste.recommenders.core.collaborative import collaborative_vectors
 from foretaste.recommenders.core.generator import Generator
 from foretaste.recommenders.core.ranking import rank_queries
@@ -99,7 +99,13 @@ class Data(NamedTuple):
 def codes_of(data: Data, tokenizer: str, source: str, seed: int, runs: Path) -> Path:
     """A folder with codes of the set's items, made when it is not there."""
     folder = runs / data.name / f"codes-{tokenizer}-{source}-{seed}".replace(" ", "_")
-    if not (folder / "coding.json").exists():
+    if not (folder / "coding.json").exists() and tokenizer.endswith(REVERSED):
+        coded = CodedCatalog.load(
+            codes_of(data, tokenizer.removesuffix(REVERSED), source, seed, runs)
+        )
+        coded.tokenizer.codes = turned(coded.codes)
+        coded.save(folder)
+    elif not (folder / "coding.json").exists():
         train, vectors = data.split.train, None
         if source != "text":
             vectors = collaborative_vectors(train, data.split.items, 64, seed)

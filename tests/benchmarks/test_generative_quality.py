@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
+
+from foretaste.codes.table import Codes
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 QUESTIONS = 12
@@ -94,3 +97,15 @@ def test_seeds_that_came_back_from_an_archive_are_left_out(ask, script, tmp_path
     [row] = script.rows_of("set", tmp_path)
     assert (row["seeds"], row["dropout"]) == (2, "0.1")
     assert row["NDCG@10"].startswith("0.1010 ")
+
+
+def test_reversed_slots_are_the_same_codes_with_the_last_first(monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    arms = importlib.import_module("generative_arms")
+    ids = pl.Series("item_id", ["a", "b"])
+    table = np.array([[0, 1, 2], [1, 1, 0]], np.int32)
+    books = tuple(np.full((size, 1), size, np.float32) for size in (2, 3, 4))
+    codes = arms.turned(Codes(ids, table, (2, 3, 4), table, books, False))
+    assert codes.table.tolist() == [[2, 1, 0], [0, 1, 1]]
+    assert codes.sizes == (4, 3, 2) and codes.codebooks[0][0, 0] == 4
+    assert {arm.codes.removesuffix(arms.REVERSED) for arm in arms.ARMS} <= {"", *arms.TOKENIZERS}
