@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save_file
 
 from foretaste.errors import InputError
 from foretaste.storage import (
@@ -42,6 +42,21 @@ def test_what_was_written_is_read(path: Path):
     for name, array in ARRAYS.items():
         assert arrays[name].dtype == array.dtype
         np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_ends_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is mapped is gone then, and a look at it is a SIGBUS, which no handler sees."""
+
+    def meanwhile(content: bytes):
+        os.truncate(path, 0)
+        return load(content)
+
+    monkeypatch.setattr("safetensors.numpy.load", meanwhile)
+    np.testing.assert_array_equal(read_arrays(path)["matrix"], ARRAYS["matrix"])
+    with pytest.raises(InputError, match="not a safetensors file"):
+        read_arrays(path)
 
 
 def test_arrays_that_do_not_lie_in_a_row_are_written_as_they_look(tmp_path: Path):

@@ -164,3 +164,51 @@ def test_what_follows_a_batch_comes_after_its_answers():
 
     asyncio.run(test())
     assert seen[:2] == ["batch of 1", "after"]
+
+
+def test_heavy_ones_are_computed_alone_and_light_ones_wait_for_one_of_them():
+    work = Squares()
+
+    async def test(batcher: Batcher) -> None:
+        work.open.clear()
+        heavy = asyncio.create_task(ask_all(batcher, [101, 102, 103]))
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        light = asyncio.create_task(ask_all(batcher, [1, 2]))
+        await asyncio.sleep(0.01)
+        work.open.set()
+        assert await light == [1, 4]
+        assert await heavy == [101**2, 102**2, 103**2]
+        assert work.batches == [[101], [1, 2], [102], [103]]
+        assert batcher.waiting == 0
+
+    run(work, test, heavy=lambda number: number > 100)
+
+
+def test_heavy_ones_that_are_too_late_are_not_computed():
+    work = Squares()
+
+    async def test(batcher: Batcher) -> None:
+        work.open.clear()
+        late = await ask_all(batcher, range(101, 165), seconds=0.05)
+        assert all(isinstance(one, Expired) for one in late)
+        work.open.set()
+        assert await batcher.ask(3, 20) == 9
+        assert work.batches == [[101], [3]]
+
+    run(work, test, heavy=lambda number: number > 100)
+
+
+def test_heavy_ones_that_wait_are_finished_at_the_end():
+    work = Squares()
+
+    async def test(batcher: Batcher) -> None:
+        work.open.clear()
+        heavy = asyncio.create_task(ask_all(batcher, [101, 102, 1]))
+        while not work.batches:
+            await asyncio.sleep(0.001)
+        work.open.set()
+        await batcher.close()
+        assert await heavy == [101**2, 102**2, 1]
+
+    run(work, test, heavy=lambda number: number > 100)

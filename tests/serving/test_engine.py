@@ -8,7 +8,7 @@ import pytest
 from foretaste.serving.engine import Engine, UnknownRun
 from foretaste.serving.explaining import explain
 from foretaste.serving.indexing import IndexWish
-from foretaste.serving.limits import EXPLAINED_EVENTS, MOST_EVENTS
+from foretaste.serving.limits import EXPLAINED_EVENTS, MOST_EVENTS, TOLD_UNKNOWN
 from foretaste.serving.models import CatalogNumbers, load_run
 from foretaste.serving.questions import Question
 from foretaste.serving.stores import Event, KeptState, StateChange, UserStore, open_store
@@ -334,6 +334,14 @@ def test_item_numbers_may_come_one_at_a_time(store, ease):
     log(store, "ann", ["i29"])  # a new one beside one without a name
     read = store.read(["ann"], "", 1, 99)[0][0].items
     assert numbers.of(read).tolist() == catalog.numbers([*ids, "x", "i29"]).tolist()
+
+
+def test_unknown_items_of_a_log_are_told_up_to_a_bound(store, ease):
+    log(store, "ann", [f"strange{number:03}" for number in range(TOLD_UNKNOWN + 30)])
+    engine = Engine([ease], store)
+    asked = Question(ease.name, user="ann", candidates=("i01", "other"), k=3)
+    answer = engine.recommend(asked)
+    assert answer.unknown == [f"strange{n:03}" for n in range(30, TOLD_UNKNOWN + 30)] + ["other"]
 
 
 def test_items_without_a_name_are_unknown_and_harm_nothing(store, ease, sasrec):

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from foretaste.serving.guarding import GuardedStore
-from foretaste.serving.keeping import Keeper, Sweeper
-from foretaste.serving.stores import Event, StoreError, open_store
+from foretaste.serving.keeping import CHANGE_BYTES, MOST_BYTES, Keeper, Sweeper
+from foretaste.serving.stores import Event, StateChange, StoreDown, StoreError, open_store
 from foretaste.serving.stores.memory import MemoryStore
 
 from .stores.redis_server import RedisServer
@@ -149,10 +150,6 @@ def test_the_keeper_writes_all_that_waits_and_no_more_than_fits(monkeypatch):
 
 
 def test_states_of_a_replaced_model_go_at_once_and_late_ones_an_hour_later():
-    import numpy as np
-
-    from foretaste.serving.stores import StateChange
-
     guard = GuardedStore(open_store("memory"))
     guard.append([Event("ann", "i01", 1)])
 
@@ -202,20 +199,100 @@ def test_closing_does_not_wait_for_the_rest_of_a_sweep():
 
 
 def test_expired_states_are_swept(tmp_path):
-    import numpy as np
-
-    from foretaste.serving.stores import StateChange
-
     store = open_store(f"lmdb:{tmp_path / 'store'}", ttl=0.05)
     guard = GuardedStore(store)
     guard.append([Event("ann", "i01", 1)])
     records = np.zeros((1, 5_000), np.uint8)
     assert guard.extend([StateChange("ann", "f", 0, 1, records, 5, True)]) == [True]
-    held = guard.size("ann")
+    held = store.size("ann")
     assert held.state_bytes > 5_000
     sweeper = Sweeper(guard, seconds=0.02)
     sweeper.start()
-    until(lambda: guard.size("ann").state_bytes == 0)
-    assert guard.size("ann").log_bytes == held.log_bytes
+    until(lambda: store.size("ann").state_bytes == 0)
+    assert store.size("ann").log_bytes == held.log_bytes
     sweeper.close()
     guard.close()
+
+
+def test_a_refusal_is_told_for_a_minute_and_no_longer(monkeypatch):
+    class Full(MemoryStore):
+        def append(self, events, **options) -> None:
+            raise StoreError("memory: is full")
+
+    now = [100.0]
+    monkeypatch.setattr("foretaste.serving.guarding.time.monotonic", lambda: now[0])
+    guard = GuardedStore(Full())
+    with pytest.raises(StoreError, match="full"):
+        guard.append([Event("ann", "i01", 1)])
+    assert not guard.takes
+    now[0] += 61  # another process may have been given the events since
+    assert guard.takes
+
+
+class Faulty(MemoryStore):
+    """Something of the machine's is missing the first times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.faults = True, 2
+
+    def _fail(self) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise MemoryError
+
+    def ping(self) -> None:
+        if self.down:
+            self.down = False
+            raise StoreDown("memory: is gone")
+        self._fail()
+
+    def sweep(self, **options) -> int:
+        self._fail()
+        return super().sweep(**options)
+
+
+def test_the_search_for_a_store_outlives_what_passes(caplog):
+    guard = GuardedStore(Faulty())
+    with pytest.raises(StoreDown, match="is gone"):
+        guard.ping()
+    assert not guard.up
+    until(lambda: guard.up)
+    assert caplog.text.count("could not be asked") == 2
+
+
+def test_a_search_that_cannot_begin_is_left_to_the_next_call(monkeypatch):
+    def no_room(thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    guard = GuardedStore(Faulty())
+    with monkeypatch.context() as patched, pytest.raises(StoreDown, match="is gone"):
+        patched.setattr(threading.Thread, "start", no_room)
+        guard.ping()
+    assert guard.up
+
+
+def test_sweeping_and_keeping_outlive_what_passes(caplog):
+    caplog.set_level("INFO")
+    store = Faulty()
+    store.down = False
+    sweeper = Sweeper(GuardedStore(store), seconds=0.01)
+    sweeper.start()
+    until(lambda: "states dropped" in caplog.text)
+    sweeper.close()
+    assert caplog.text.count("not swept") == 2
+
+    tries: list[int] = []
+
+    def keep(changes) -> None:
+        tries.append(len(changes))
+        if len(tries) == 1:
+            raise MemoryError
+
+    keeper = Keeper(keep)
+    keeper.start()
+    change = StateChange("ann", "f", 0, 1, np.zeros((1, MOST_BYTES - CHANGE_BYTES), np.uint8), 5)
+    assert keeper.put([change]) == 0
+    until(lambda: keeper.put([change]) == 0)  # the room of the first is free again
+    keeper.close()
+    assert tries == [1, 1]

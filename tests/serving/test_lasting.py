@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from foretaste.serving.stores import UserStore, open_store
 
 from .server_process import Server
 from .stores.redis_server import RedisServer
@@ -70,9 +73,9 @@ class Writers:
             thread.join(30)
 
 
-def logged(server: Server, user: str) -> list[str]:
-    """All item ids in the log of a user: none is in the catalog, so all are told as unknown."""
-    return server.recommend(user_id=user)["unknown"]
+def logged(store: UserStore, user: str) -> list[str]:
+    """All item ids in the log of a user."""
+    return store.item_ids(store.read([user], "", 1, 10_000)[0][0].items)
 
 
 @pytest.mark.slow
@@ -90,8 +93,9 @@ def test_every_acknowledged_event_survives_kill_9(kind, run_folder, tmp_path, re
             server.kill()  # in the middle of it
             writers.stop()
     with Server(runs, "--store", url, log=tmp_path / "log") as server:
-        for user, items in writers.acknowledged.items():
-            assert set(items) <= set(logged(server, user)), "an acknowledged event is gone"
+        with open_store(url) as store:
+            for user, items in writers.acknowledged.items():
+                assert set(items) <= set(logged(store, user)), "an acknowledged event is gone"
         server.log_events(("writer 0", "i01"), ("writer 0", "i02"))
         until(lambda: server.recommend(user_id="writer 0")["source"] == "state")
 
@@ -213,3 +217,13 @@ def test_a_redis_that_is_not_there_at_the_start_is_told_and_found_later(
         until(lambda: server.client.post("/v1/events", json=event).status_code == 200)
     with Server([run_folder("ease")], *options, log=tmp_path / "again") as server:
         assert server.about["notes"] == []
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_a_closed_terminal_ends_the_service_as_sigterm_does(workers, run_folder, tmp_path):
+    options = ["--store", f"lmdb:{tmp_path / 'store'}", "--workers", workers]
+    with Server([run_folder("ease")], *options, log=tmp_path / "log") as server:
+        server.log_events(("ann", "i01"))
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(timeout=60) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()

@@ -48,6 +48,7 @@ def test_a_title_search_keeps_to_the_run_it_began_with(run_folder, monkeypatch):
         return [(await one).json() for one in asked]
 
     for answer in ask(service, talk):
+        assert answer["items"]
         for item in answer["items"]:
             assert item["title"].startswith(f"Film number {int(item['item_id'][1:])} (")
 

@@ -97,7 +97,8 @@ class Catalog:
             InputError: when the file is missing, damaged or lacks a column of the right type.
         """
         try:
-            frame = pl.read_parquet(path)
+            # Not mapped: a file that is cut short meanwhile would end the process.
+            frame = pl.read_parquet(BytesIO(path.read_bytes()))
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{path}: cannot read the catalog ({reason}). {again}") from error

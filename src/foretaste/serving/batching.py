@@ -2,6 +2,7 @@
 
 One thread works on one batch at a time. A request that comes when it is idle is taken up at once:
 nothing ever waits for company. What waits is bounded, and what has waited too long is left out.
+Heavy requests are computed alone and between batches, so that no light one waits for two of them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -51,6 +53,7 @@ class Batcher(Generic[Asked, Given]):
         *,
         waiting: int,
         largest: int = 64,
+        heavy: Callable[[Asked], bool] = lambda asked: False,
         after: Callable[[], None] | None = None,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
@@ -61,11 +64,12 @@ class Batcher(Generic[Asked, Given]):
             work: makes a batch; called in the thread.
             waiting: requests that may wait or be in work at a time.
             largest: requests in a batch.
+            heavy: which requests take so long that they are computed alone.
             after: called in the thread when the answers of a batch are on their way.
             observe: told the size of every batch.
         """
         self._work, self._after, self._observe = work, after, observe
-        self._most, self._largest = waiting, largest
+        self._most, self._largest, self._is_heavy = waiting, largest, heavy
         self._count = 0  # of requests waiting or in work; touched by the event loop alone
         self._closing = False
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
@@ -113,23 +117,33 @@ class Batcher(Generic[Asked, Given]):
 
     def _run(self) -> None:
         assert self._loop is not None
-        going = True
-        while going:
-            taken = self._take()
-            going = taken[-1] is not None
-            batch = [one for one in taken if one is not None]
-            # A request that nobody waits for any more is not computed.
-            current = [one for one in batch if not one.answer.done()]
-            results = self._compute([one.asked for one in current]) if current else []  # type: ignore[misc]
-            pairs = list(zip(current, results, strict=True))
-            self._loop.call_soon_threadsafe(self._deliver, pairs, len(batch))
-            if self._after is not None:
-                self._after()
+        going, heavy = True, deque[_Waiting]()
+        while going or heavy:
+            taken = self._take(wait=not heavy) if going else []
+            going = going and None not in taken
+            light = []
+            for one in taken:
+                if one is not None:
+                    (heavy if self._is_heavy(one.asked) else light).append(one)  # type: ignore[arg-type]
+            if light:
+                self._do(light)
+            if heavy:
+                self._do([heavy.popleft()])
 
-    def _take(self) -> list[_Waiting | None]:
+    def _do(self, batch: list[_Waiting]) -> None:
+        assert self._loop is not None
+        # A request that nobody waits for any more is not computed.
+        current = [one for one in batch if not one.answer.done()]
+        results = self._compute([one.asked for one in current]) if current else []  # type: ignore[misc]
+        pairs = list(zip(current, results, strict=True))
+        self._loop.call_soon_threadsafe(self._deliver, pairs, len(batch))
+        if self._after is not None:
+            self._after()
+
+    def _take(self, *, wait: bool) -> list[_Waiting | None]:
         """The first request there is, and those that came meanwhile."""
-        taken = [self._queue.get()]
-        while taken[-1] is not None and len(taken) < self._largest:
+        taken = [self._queue.get()] if wait else []
+        while None not in taken[-1:] and len(taken) < self._largest:
             try:
                 taken.append(self._queue.get_nowait())
             except queue.Empty:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
@@ -15,7 +16,6 @@ from foretaste.serving.stores import (
     StateChange,
     StoreDown,
     StoreError,
-    StoreSize,
     UserLog,
     UserStore,
 )
@@ -23,6 +23,9 @@ from foretaste.serving.stores import (
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
 """Seconds between two tries to reach a store that is down."""
+
+REFUSED_SECONDS = 60.0
+"""For which a refusal of events is told. Another worker may be the one that they are taken from."""
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -43,7 +46,7 @@ class GuardedStore:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._up = True
-        self._takes = True
+        self._refused: float | None = None  # when events were, and none were taken since
 
     @property
     def up(self) -> bool:
@@ -52,8 +55,9 @@ class GuardedStore:
 
     @property
     def takes(self) -> bool:
-        """Whether the last events that it was given were not refused, as a full store does."""
-        return self._takes
+        """Whether no events were refused in the last minute, as a full store does, or were since
+        taken."""
+        return self._refused is None or time.monotonic() - self._refused >= REFUSED_SECONDS
 
     def append(
         self, events: Sequence[Event], *, strangers: Collection[str] = (), room: int = 0
@@ -64,13 +68,13 @@ class GuardedStore:
         except StoreDown:
             raise
         except StoreError as error:
-            if self._takes:
+            if self._refused is None:
                 logger.warning("%s; events are refused until it takes them, lists go on", error)
-            self._takes = False
+            self._refused = time.monotonic()
             raise
-        if not self._takes:
+        if self._refused is not None:
             logger.warning("%s: takes events again", self.store.name)
-        self._takes = True
+        self._refused = None
 
     def read(
         self, users: Sequence[str], fingerprint: str, window: int, limit: int
@@ -85,10 +89,6 @@ class GuardedStore:
     def forget(self, user: str) -> bool:
         """As of ``UserStore``."""
         return self._call(lambda: self.store.forget(user))
-
-    def size(self, user: str) -> StoreSize:
-        """As of ``UserStore``."""
-        return self._call(lambda: self.store.size(user))
 
     def sweep(
         self,
@@ -129,7 +129,11 @@ class GuardedStore:
                 return
             self._up = False
         logger.warning("%s; until it answers, events are refused and lists come without it", error)
-        threading.Thread(target=self._search, name="store-search", daemon=True).start()
+        try:
+            threading.Thread(target=self._search, name="store-search", daemon=True).start()
+        except RuntimeError:  # no room for a thread: the next call finds out for itself
+            logger.exception("%s: cannot be searched for", self.store.name)
+            self._up = True
 
     def _search(self) -> None:
         pause = FIRST_PAUSE
@@ -137,8 +141,11 @@ class GuardedStore:
             try:
                 self.store.ping()
             except StoreError:
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            self._up = True
-            logger.warning("%s: answers again", self.store.name)
-            return
+                pass
+            except Exception:  # as a lack of memory, which passes
+                logger.exception("%s: could not be asked", self.store.name)
+            else:
+                self._up = True
+                logger.warning("%s: answers again", self.store.name)
+                return
+            pause = min(2 * pause, LONGEST_PAUSE)

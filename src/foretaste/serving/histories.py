@@ -9,7 +9,7 @@ import numpy as np
 
 from foretaste.data.sequences import Sequences, offsets_of
 from foretaste.serving.guarding import GuardedStore
-from foretaste.serving.limits import MOST_EVENTS
+from foretaste.serving.limits import MOST_EVENTS, TOLD_UNKNOWN
 from foretaste.serving.models import CatalogNumbers, ServedRun
 from foretaste.serving.questions import Question
 from foretaste.serving.stores import NAMELESS, KeptState, StoreError, UserLog
@@ -25,7 +25,7 @@ class Case:
         question: what was asked.
         items: int32 ``[n]``, the known items of the history, oldest first.
         times: int64 ``[n]`` milliseconds; None for a history of the request without them.
-        unknown: ids that the catalog does not hold.
+        unknown: ids that the catalog does not hold; of the log the newest to the store.
         candidates: item numbers that may be in the list, int64; None means all.
         log: what was read of the user; None for a history of the request.
         state: what was kept of the user, when it can be continued.
@@ -89,7 +89,7 @@ class Histories:
             case = Case(question, numbers, log.times, [], log=log)
         else:
             strange = np.unique(log.items[~known])
-            unknown = self._store.item_ids(strange[strange != NAMELESS])
+            unknown = self._store.item_ids(strange[strange != NAMELESS][-TOLD_UNKNOWN:])
             case = Case(question, numbers[known], log.times[known], unknown, log=log)
         case.new = len(case.items)
         if state is not None:

@@ -30,7 +30,7 @@ class Keeper:
     """A thread that writes changes of states, all that wait in one call."""
 
     def __init__(self, keep: Callable[[Sequence[StateChange]], None]) -> None:
-        """``keep`` writes changes; it must not raise."""
+        """``keep`` writes changes. What it cannot write is made again when it is needed."""
         self._keep = keep
         self._lock = threading.Lock()
         self._bytes = 0  # of records that wait
@@ -68,10 +68,14 @@ class Keeper:
                     break
             going = taken[-1] is not None
             changes = [change for part in taken if part is not None for change in part]
-            if changes:
-                self._keep(changes)
-            with self._lock:
-                self._bytes -= _bytes(changes)
+            try:
+                if changes:
+                    self._keep(changes)
+            except Exception:  # as a lack of memory, which passes
+                logger.exception("%d states not kept", len(changes))
+            finally:
+                with self._lock:
+                    self._bytes -= _bytes(changes)
 
 
 def _bytes(changes: Sequence[StateChange]) -> int:
@@ -126,6 +130,9 @@ class Sweeper:
                 dropped = self._store.sweep(gone=gone, stopped=lambda: self._ended)
             except StoreError as error:
                 logger.info("not swept: %s", error)
+                continue
+            except Exception:
+                logger.exception("not swept")
                 continue
             logger.info("%d states dropped: expired, or of replaced models", dropped)
             if not woken:

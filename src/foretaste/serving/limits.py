@@ -47,5 +47,8 @@ LARGE_BODIES = 32
 TOLD_LETTERS = 100
 """Letters of what a request held that an answer says again."""
 
+TOLD_UNKNOWN = 100
+"""Ids of a user's log that an answer says it does not know; of the request's own it says all."""
+
 LAST_MILLISECOND = 253_402_300_799_999
 """Of the year 9999, the last that a date can show."""

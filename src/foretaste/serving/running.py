@@ -67,6 +67,7 @@ def _serve_here(
     # The server gives the signal that ended it on to us when it is done.
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
+    _end_when_hung_up()
     server.run(sockets=[listener])
 
 
@@ -87,6 +88,10 @@ def _serve_in_workers(
         A worker that was killed leaves no figures of what is, only of what was.
         """
 
+        def handle_hup(self) -> None:
+            if hanging_up_ends:
+                self.handle_term()
+
         def terminate_all(self) -> None:
             for one in self.sockets:
                 one.close()
@@ -99,6 +104,7 @@ def _serve_in_workers(
                 if process not in self.processes and process.pid is not None:
                     mark_process_dead(process.pid)
 
+    hanging_up_ends = _hanging_up_ends_us()
     names_of(settings.runs)
     for path in settings.runs:
         RunFolder.open(path).catalog()  # what is wrong is told once, not by every worker
@@ -118,12 +124,24 @@ def worker_app():
 
     from foretaste.serving.app import app_from_environment
 
+    _end_when_hung_up()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         return app_from_environment()
     except InputError as error:
         sys.stderr.write(f"foretaste: {' '.join(str(error).split())}\n")
         sys.exit(STARTUP_FAILURE)
+
+
+def _hanging_up_ends_us() -> bool:
+    """Whether a closed terminal ends this process; ``nohup`` and the like keep it from that."""
+    return hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def _end_when_hung_up() -> None:
+    """Drain, as after a SIGTERM, when the terminal is closed."""
+    if _hanging_up_ends_us():
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
 
 
 def _end_with_parent() -> None:

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    model_validator,
 )
 
 from foretaste.serving.limits import (
@@ -22,16 +23,29 @@ from foretaste.serving.limits import (
     MOST_CANDIDATES,
     MOST_EVENTS,
     MOST_ITEMS,
+    TOLD_UNKNOWN,
 )
 
 SECONDS_BELOW = 1e11
 """A time below this is in seconds, from here on in milliseconds: as logs are read."""
 
 
+MOST_KEYS = 16
+"""Keys of an object, more than any of ours has: each strange one would be an error of its own."""
+
+
 class Strict(BaseModel):
     """No key that is not named, no number for a text, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, given: object) -> object:
+        if isinstance(given, dict) and len(given) > MOST_KEYS:
+            known = ", ".join(cls.model_fields)
+            raise ValueError(f"has {len(given):,} keys; known are: {known}")
+        return given
 
 
 def _short(text: str) -> str:
@@ -82,7 +96,11 @@ def _one_or_several(given: object) -> str:
 
 NewEvents = Annotated[
     Annotated[NewEvent, Tag("event")]
-    | Annotated[list[NewEvent], Field(min_length=1, max_length=EVENTS_AT_ONCE), Tag("events")],
+    | Annotated[
+        list[NewEvent],
+        Field(min_length=1, max_length=EVENTS_AT_ONCE, fail_fast=True),
+        Tag("events"),
+    ],
     Discriminator(_one_or_several),
 ]
 
@@ -114,9 +132,11 @@ def _ids_or_events(given: object) -> str:
     return "events" if isinstance(first, dict | PastEvent) else "ids"
 
 
-Ids = Annotated[list[ItemId], Field(max_length=MOST_EVENTS), Tag("ids")]
+Ids = Annotated[list[ItemId], Field(max_length=MOST_EVENTS, fail_fast=True), Tag("ids")]
 PastEvents = Annotated[
-    list[PastEvent], Field(min_length=1, max_length=MOST_EVENTS), Tag("events")
+    list[PastEvent],
+    Field(min_length=1, max_length=MOST_EVENTS, fail_fast=True),
+    Tag("events"),
 ]  # none at all are ids, so that every history is of one form
 
 
@@ -140,7 +160,7 @@ class Ask(Strict):
     ] = 10
     exclude_seen: Annotated[bool, Field(description="Leave out items of the history.")] = True
     candidates: Annotated[
-        list[ItemId] | None,
+        Annotated[list[ItemId], Field(fail_fast=True)] | None,
         Field(
             min_length=1,
             max_length=MOST_CANDIDATES,
@@ -186,7 +206,8 @@ class Answered(Strict):
 
     items: list[ListedItem] = Field(description="Best first.")
     unknown: list[str] = Field(
-        description="Ids of the history and of the candidates that the run does not know."
+        description="Ids of the history and of the candidates that the run does not know; of the "
+        f"log {TOLD_UNKNOWN} at most."
     )
     source: Literal["state", "history", "fallback"] = Field(
         description="state: from what was kept of the user, and new events; history: computed "

@@ -26,6 +26,9 @@ from foretaste.serving.writing import Append, Forget, Write, write_all
 SMALL_CATALOG = 64_000_000
 """Bytes of item vectors up to which one thread of PyTorch answers as fast as several."""
 
+SEARCHES = 64
+"""Titles that may be looked for at a time; one more is answered 429."""
+
 MEASURE_SECONDS = 1.0
 """Between two looks at what is told of this moment."""
 
@@ -56,6 +59,7 @@ class Service:
             self._answer,
             waiting=waiting,
             largest=settings.batch,
+            heavy=lambda question: question.explain,
             after=self._keep,
             observe=metrics.batch.labels("recommendations").observe,
         )
@@ -69,7 +73,8 @@ class Service:
         self._searching: Batcher[Search, list[TitleMatch]] = Batcher(
             "searching",
             lambda asked: [one.run.titles.find(one.typed, one.limit) for one in asked],
-            waiting=64,
+            waiting=SEARCHES,
+            largest=1,  # none is faster for company, and who has given up is not searched for
         )
         self._keeper = Keeper(self.engine.keep)
         self._sweeper = Sweeper(self.store)

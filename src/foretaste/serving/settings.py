@@ -31,7 +31,7 @@ class Settings(BaseModel):
         port: TCP port; 0 takes a free one.
         allowed_host: names that requests may be for (their ``Host`` header), such as that of a
             proxy before the service. Without a token, and unless ``host`` is all addresses, only
-            these, ``host`` and names and addresses of this machine are answered.
+            these, ``host``, loopback addresses and names without a dot are answered.
         workers: processes.
         token_file: a file that holds the bearer token; without it the token is that of the
             environment variable FORETASTE_TOKEN, or none is asked for.

@@ -18,10 +18,10 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from foretaste.errors import InputError
+from foretaste.serving.limits import ID_BYTES
 
-ID_BYTES = 512  # the longest id of a user or an item, in UTF-8
 MODEL_BYTES = 8  # of a model's fingerprint in the keys of states: there are few models
-MOST_EVENTS = 2**32 - 1  # of one user
+MOST_LOGGED = 2**32 - 1  # of one user
 NAMELESS = 2**32 - 1
 """Stands in a log for an item whose id was not kept; see `UserStore.append`."""
 LOG_RECORD = np.dtype([("item", "<u4"), ("time", "<i8")])  # 12 bytes, packed
@@ -355,7 +355,7 @@ def _extension(change: StateChange) -> Extension:
     if change.window < 1:
         raise InputError(f"window = {change.window}: give at least 1")
     since = 0 if change.fresh else change.expected
-    if not 0 <= since <= change.consumed <= MOST_EVENTS:
+    if not 0 <= since <= change.consumed <= MOST_LOGGED:
         raise InputError(f"consumed = {change.consumed} after {since}: it only grows")
     if len(records) > change.consumed - since:
         raise InputError(f"{len(records)} records of {change.consumed - since} events: one each")

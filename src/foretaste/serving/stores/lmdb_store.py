@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foretaste.serving.limits import ID_BYTES
 from foretaste.serving.stores import lmdb_chunks as chunks
 from foretaste.serving.stores.base import (
-    ID_BYTES,
     LOG_RECORD,
     MODEL_BYTES,
     NAMELESS,
