@@ -113,9 +113,7 @@ def main() -> None:
     """Measure, and write the table beside this script."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--amazon", type=Path, required=True)
-    parser.add_argument(
-        "--models", nargs="+", default=["TIGER", "TIGER, of all codes", "S2GR", "MDGR"]
-    )
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--sources", nargs="+", default=["text"])
     parser.add_argument("--dropout", type=float, default=0.3)

@@ -13,6 +13,8 @@ from foretaste.codes.tokenizer import TokenizerConfig
 ALL_CODES = {"normalise": "codes"}
 """Probabilities over all codes of a level, whether they lead to an item or not."""
 ALONE = {"architecture": "decoder-only", "reads": "codes"}
+TWO_STAGES = {"warm_up": 1, "warm_beams": 8}
+"""One slot before the rest, as MDGR's paper has some."""
 UNTAUGHT = {"align": 0.0, "contrast": 0.0, "regularise": 0.0}
 """Thoughts that nothing but the codes teaches: beside blank ones, what thinking alone is worth."""
 
@@ -67,13 +69,20 @@ ARMS = [
     Arm("SASRec", "sasrec"),
     Arm("TIGER", "tiger", "rqkmeans"),
     Arm(PARALLEL, "tiger", "opq"),
-    Arm("MDGR", "mdgr", "opq", {}, PARALLEL),
+    Arm("MDGR", "mdgr", "opq", TWO_STAGES, PARALLEL),
     Arm("S2GR", "s2gr", "coba", {}, BLANK),
     Arm(BLANK, "s2gr", "coba", {"thinking": "blank"}, "TIGER over CoBa codes"),
     Arm("TIGER over RQ-VAE codes", "tiger", "rqvae", {}, "TIGER", "TIGER"),
     Arm("TIGER over CoBa codes", "tiger", "coba", {}, "TIGER"),
-    Arm("MDGR, random masks", "mdgr", "opq", {"curriculum": 0, "adaptive": 0.0}, "MDGR", "MDGR"),
-    Arm("MDGR, curriculum alone", "mdgr", "opq", {"adaptive": 0.0}, "MDGR", "MDGR"),
+    Arm(
+        "MDGR, random masks",
+        "mdgr",
+        "opq",
+        TWO_STAGES | {"curriculum": 0, "adaptive": 0.0},
+        "MDGR",
+        "MDGR",
+    ),
+    Arm("MDGR, curriculum alone", "mdgr", "opq", TWO_STAGES | {"adaptive": 0.0}, "MDGR", "MDGR"),
     Arm("S2GR, all thoughts first", "s2gr", "coba", {"thinking": "first"}, "S2GR", "S2GR"),
     Arm("S2GR, no alignment", "s2gr", "coba", {"align": 0.0}, "S2GR", "S2GR"),
     Arm("S2GR, shuffled clusters", "s2gr", "coba", {"shuffled": True}, "S2GR", "S2GR"),
@@ -86,13 +95,13 @@ ARMS = [
         like=BLANK,
     ),
     Arm("TIGER, decoder only", "tiger", "rqkmeans", ALONE, "TIGER, reading codes"),
-    Arm("MDGR of 4 slots", "mdgr", "opq of 4", {}, f"{PARALLEL}, of 4 slots", "MDGR"),
+    Arm("MDGR of 4 slots", "mdgr", "opq of 4", TWO_STAGES, f"{PARALLEL}, of 4 slots", "MDGR"),
     Arm(f"{PARALLEL}, of 4 slots", "tiger", "opq of 4", {}, PARALLEL, PARALLEL),
     Arm("TIGER, of all codes", "tiger", "rqkmeans", ALL_CODES, "TIGER", "TIGER"),
     Arm(f"{PARALLEL}, of all codes", "tiger", "opq", ALL_CODES, PARALLEL, PARALLEL),
-    Arm("MDGR, of all codes", "mdgr", "opq", ALL_CODES, "MDGR", "MDGR"),
+    Arm("MDGR, of all codes", "mdgr", "opq", TWO_STAGES | ALL_CODES, "MDGR", "MDGR"),
     Arm("TIGER, reading codes", "tiger", "rqkmeans", {"reads": "codes"}, "TIGER", "TIGER"),
-    Arm("MDGR, reading codes", "mdgr", "opq", {"reads": "codes"}, "MDGR", "MDGR"),
+    Arm("MDGR, reading codes", "mdgr", "opq", TWO_STAGES | {"reads": "codes"}, "MDGR", "MDGR"),
     Arm("S2GR, a tenth of the alignment", "s2gr", "coba", {"align": 0.1}, "S2GR", "S2GR"),
     Arm("S2GR, thoughts not taught", "s2gr", "coba", UNTAUGHT, BLANK, BLANK),
     Arm("S2GR, alignment that fades", "s2gr", "coba", {"fade": 25}, BLANK, "S2GR"),

@@ -376,8 +376,7 @@ def main() -> None:
         for seed in args.seeds:
             for arm in [ARMS[number] for number in args.arms]:
                 measured(arm, data, seed, args)
-    folders = sorted(path.name for path in args.runs.iterdir() if path.is_dir())
-    folders = [name for name in folders if name not in ("rates", "sources")]
+    folders = sorted(path.parent.name for path in args.runs.glob(f"*/{QUESTIONS}"))
     pack(args.runs, archive)
     rows = [row for data in folders for row in rows_of(data, args.runs)]
     about = (

@@ -35,9 +35,19 @@ class Answer(NamedTuple):
 
 
 def qualities(table: Path) -> dict[str, dict[int | str, Answer]]:
-    """By data, the answers with each number of warm-up slots and those of TIGER's beam."""
+    """By data, the answers with each number of warm-up slots and those of TIGER's beam.
+
+    Numbers of slots that fewer seeds were asked with are left out: seeds differ by more.
+    """
     found: dict[str, dict[int | str, Answer]] = {}
-    for row in read_table(table):
+    rows = list(read_table(table))
+    dial = [row for row in rows if MDGR.fullmatch(row["model"])]
+    most = {row["data"]: 0 for row in dial}
+    for row in dial:
+        most[row["data"]] = max(most[row["data"]], int(row["seeds"]))
+    for row in rows:
+        if row in dial and int(row["seeds"]) < most[row["data"]]:
+            continue
         asked = MDGR.fullmatch(row["model"])
         if asked or row["model"] == REFERENCE:
             value = re.fullmatch(r"([\d.]+) \(([\d.]+)-([\d.]+)\)", row["NDCG@10"])

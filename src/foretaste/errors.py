@@ -1,5 +1,8 @@
 """The ways a call fails through no fault of ours; they end the command line with exit code 2."""
 
+SECRET = "secret"
+"""The kind of a ``PydanticCustomError`` whose value must not be said again."""
+
 
 class InputError(ValueError):
     """The user's input is wrong. The message is one line: the value, the place, the way out."""

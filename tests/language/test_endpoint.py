@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from foretaste.errors import InputError
 from foretaste.language.embed import embed
 from foretaste.language.endpoint import EmbeddingEndpoint, EndpointConfig
+from foretaste.recommenders.core.coding import CodingConfig
+from foretaste.recommenders.core.configuring import build_config
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -225,3 +227,22 @@ def test_texts_that_are_all_empty_are_refused(endpoint: Endpoint) -> None:
     with pytest.raises(InputError, match="all 2 texts are empty"):
         embed(["", " "], config)
     assert endpoint.asked == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "secret"),
+    [
+        ("api_key_env", "sk-proj-SECRET123", "SECRET123"),
+        ("url", "http://me:PASSWORD@127.0.0.1:9/v1", "PASSWORD"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_said_again(
+    field: str, value: str, secret: str
+) -> None:
+    values = {"kind": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m"} | {field: value}
+    with pytest.raises(ValidationError) as raised:
+        EndpointConfig(**values)
+    assert secret not in str(raised.value)
+    with pytest.raises(InputError, match=f"text.*{field}") as told:
+        build_config(CodingConfig, {"text": values}, place="model.codes")
+    assert secret not in str(told.value) and "environment variable" in str(told.value)

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 
 from foretaste.errors import InputError
-from foretaste.language.sources import Scaling, Source, combine
+from foretaste.language.sources import Scaling, Source
 
 
 def vectors(items: int, width: int, scale: float, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return (scale * (rng.standard_normal((items, width)) + 3)).astype(np.float32)
+
+
+def combine(sources: list[Source]) -> np.ndarray:
+    return Scaling.fit(sources).combine(sources)
 
 
 def test_each_source_counts_as_its_weight_whatever_its_width_and_scale() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -360,3 +361,33 @@ def test_the_order_of_slots_says_nothing(ordinary: Split):
     writing = fitted("tiger", ordinary, codes=parallel.config.codes)
     changed = likelihoods(reordered(writing, order)) - likelihoods(writing)
     assert float(changed.abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("normalise", ["codes", "catalog"])
+def test_known_codes_are_heard_when_they_weigh_enough(normalise: str, ordinary: Split):
+    moved = []
+    for weight in (1.0, 8.0):
+        model = fitted("mdgr", ordinary, normalise=normalise, known_weight=weight)
+        network, begun, _ = parts(model)
+        with torch.no_grad():
+            logits = [
+                network.logits(torch.tensor([[code, FREE, FREE, FREE]]), torch.tensor([0]), begun)
+                for code in (FREE, 0, 1)
+            ]
+        moved.append([float((one - logits[0])[0, 1:].abs().mean()) for one in logits[1:]])
+    for light, heavy in zip(*moved, strict=True):
+        assert heavy > 3 * light > 0
+
+
+@pytest.mark.parametrize("warm_up", [1, 2])
+def test_scores_do_not_depend_on_the_candidates(warm_up: int, ordinary: Split):
+    """Which slot is filled first is chosen as among all items."""
+    wide: dict[str, Any] = {"warm_up": warm_up, "warm_beams": 36, "known_weight": 8.0}
+    model = fitted("mdgr", ordinary, normalise="codes", **wide)
+    histories = [[f"i{item:04}"] for item in range(8)]
+    every = model.recommend(histories, 30, exclude="none")
+    few = model.recommend(histories, 3, exclude="none", candidates=["i0003", "i0011", "i0020"])
+    for row in range(len(histories)):
+        scores = dict(zip(every.items[row].tolist(), every.scores[row].tolist(), strict=True))
+        for item, score in zip(few.items[row].tolist(), few.scores[row].tolist(), strict=True):
+            assert score == pytest.approx(scores[item], abs=1e-4)

@@ -39,7 +39,7 @@ def check_vectors(vectors: np.ndarray, place: str, *, width: int | None = None) 
                 f"{place}the vector of item {first + int(wrong.argmax())} is not finite. Mend it "
                 "or leave the item out."
             )
-        largest = np.abs(part).max(axis=1, initial=0)
+        largest = np.abs(part).max(axis=1, initial=0).astype(np.float64)
         if (largest > LARGEST).any():
             item = int(largest.argmax())
             raise InputError(

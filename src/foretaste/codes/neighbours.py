@@ -40,7 +40,7 @@ def compare_neighbours(
 ) -> Neighbours:
     """Compare neighbourhoods of vectors ``[items, D]`` and of what codes stand for, ``coded``.
 
-    Nearest is by Euclidean distance; ties are broken by the item number.
+    Nearest is by Euclidean distance.
     """
     rng = np.random.default_rng(seed)
     pool = np.sort(rng.permutation(len(vectors))[:POOL])
@@ -67,7 +67,8 @@ def compare_neighbours(
 
 def _nearest(vectors: np.ndarray, asked: np.ndarray, count: int) -> np.ndarray:
     """The nearest other rows of each asked row, int64 ``[asked, count]``."""
-    points = torch.from_numpy(np.ascontiguousarray(vectors, np.float32))
+    centred = vectors - vectors.mean(0, dtype=np.float64)  # what all share would drown the rest
+    points = torch.from_numpy(centred.astype(np.float32))
     found = []
     for rows in torch.from_numpy(asked).split(rows_at_once(len(points), points.device)):
         distances = squared_distances(points[rows], points)

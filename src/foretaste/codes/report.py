@@ -152,7 +152,9 @@ def report_on(
     neighbours = compare_neighbours(vectors, coded, codes.nearest, ordered=codes.ordered, seed=seed)
     stability = stability_of(codes.nearest, others, seed) if len(others) else None
     spread = float(np.square(vectors - vectors.mean(0)).sum(1).mean())
-    error = float(np.square(vectors - coded).sum(1).mean()) / max(spread, 1e-12)
+    lost = float(np.square(vectors - coded).sum(1).mean())
+    told_apart = spread > 1e-12 * float(np.square(vectors).sum(1).mean())
+    error = lost / spread if told_apart else 0.0
     return CodeReport(
         tokenizer.name,
         len(codes),

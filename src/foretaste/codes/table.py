@@ -131,6 +131,8 @@ class Codes:
     def with_items(self, item_ids: Sequence[str], table: np.ndarray) -> Codes:
         """These codes and those of new items (``Tokenizer.assign``) after them.
 
+        ``nearest`` of the new ones is what they were given: which codes were nearer is not known.
+
         Raises:
             InputError: when an item or its codes are there already.
         """

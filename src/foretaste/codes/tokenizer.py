@@ -207,7 +207,7 @@ class Tokenizer(ABC):
             InputError: for vectors that are not finite or of another width, or when no code is
                 free any more.
         """
-        codes = codes or self._fitted()
+        codes = self._fitted() if codes is None else codes
         check_vectors(vectors, f"{self.name}: new items: ", width=self.width)
         return self._unique(vectors, *self._nearest(vectors), codes)[0]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_core import PydanticCustomError
 
-from foretaste.errors import InputError
+from foretaste.errors import SECRET, InputError
 
 ITSELF = (401, 402, 404, 405, 407, 410)
 """What an endpoint says of itself, the key or the model, and not of what it was asked."""
@@ -42,7 +44,7 @@ class Endpoint(BaseModel):
         tries: of one request, when the endpoint is busy or cannot be reached.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: str
     model: str = Field(min_length=1)
@@ -56,7 +58,24 @@ class Endpoint(BaseModel):
         # urllib would open file:// as well.
         if not url.startswith(("http://", "https://")):
             raise ValueError("the endpoint's address must begin with http:// or https://")
+        if "@" in url.split("/")[2]:
+            raise PydanticCustomError(
+                SECRET,
+                "the address holds a name or password, which would be kept with the run. Leave it "
+                "out; a key goes into the environment variable that api_key_env names",
+            )
         return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if name and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name, re.ASCII):
+            raise PydanticCustomError(
+                SECRET,
+                "is no name of an environment variable. Give the name of the one that holds the "
+                "key, not the key, which would be kept with the run",
+            )
+        return name
 
 
 class SameHost(urllib.request.HTTPRedirectHandler):

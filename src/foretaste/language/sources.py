@@ -80,11 +80,6 @@ class Scaling(NamedTuple):
         return np.concatenate(parts, axis=1).astype(np.float32, copy=False)
 
 
-def combine(sources: Sequence[Source]) -> np.ndarray:
-    """The sources of one catalog side by side, float32 ``[items, sum of D]``; see ``Scaling``."""
-    return Scaling.fit(sources).combine(sources)
-
-
 def _known(vectors: np.ndarray) -> np.ndarray:
     return (vectors != 0).any(axis=1)
 

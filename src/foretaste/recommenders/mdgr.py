@@ -10,7 +10,9 @@ The paper's mask schedule and decoder are not public. The forms here are ours, a
 DiffGRM (arXiv 2510.21805) and LLaDA-Rec (2511.06254); the exact last stage replaces their filtering
 of the likeliest combinations. Ours too is that hidden slots are taught together: the item, among
 all that agree with the slots that are known (``normalise = "catalog"``). Slots on their own, as in
-the siblings (``"codes"``), give most probability to combinations that no item has.
+the siblings (``"codes"``), give most probability to combinations that no item has. What is taught
+as an item needs no second look: its probability given some slots follows from that of all. So by
+default all slots are filled at once; ``benchmarks/mdgr_known.py`` has both forms.
 """
 
 from __future__ import annotations
@@ -42,8 +44,12 @@ class MDGRConfig(GeneratorConfig):
         warm_up: slots that are filled one at a time before the rest; 0 fills all at once, as many
             as there are slots is serial decoding.
         warm_beams: partly filled texts that are followed for each query. The last stage looks at
-            every item that agrees with one of them, so a few are enough; there are more when they
-            would not lead to twice as many items as are wanted.
+            every item that agrees with one of them; there are more when they would not lead to
+            twice as many items as are wanted.
+        known_weight: what the vectors of known codes are multiplied by before the history's state
+            is added to them. At 1 that state, some thirty times as long, drowns them, which costs
+            nothing where slots are taught together; with ``normalise = "codes"`` the decoder learns
+            what codes say of each other from about 8 on.
         curriculum: epochs in which more and more slots are hidden, at most half of them in the
             first, and at most half of ``train.epochs``; 0 hides any number from the beginning. What
             is asked later begins with all slots hidden, so early stopping must come after it
@@ -56,8 +62,9 @@ class MDGRConfig(GeneratorConfig):
     """
 
     codes: CodingConfig = CodingConfig(tokenizer=OPQConfig(levels=8))
-    warm_up: int = Field(default=1, ge=0)
-    warm_beams: int = Field(default=8, ge=1)
+    warm_up: int = Field(default=0, ge=0)
+    warm_beams: int = Field(default=32, ge=1)
+    known_weight: float = Field(default=1.0, gt=0)
     curriculum: int = Field(default=5, ge=0)
     whole: float = Field(default=0.5, ge=0, le=1)
     adaptive: float = Field(default=2.0, ge=0)
@@ -196,7 +203,7 @@ class MDGRNetwork(ReadingNetwork):
         """Hidden vectors ``[R, L, D]`` of the slots of codes int64 ``[R, L]``, some ``FREE``."""
         numbers = codes.clamp_min(0) + self.codes.firsts
         x = torch.where((codes == FREE)[..., None], self.hidden, self.codes.vectors(numbers))
-        x = self.dropout(x + self.slot + begin[:, None])
+        x = self.dropout((x + self.slot) * self.config.known_weight + begin[:, None])
         return self.decoder(x, memory, texts)[0]
 
     def logits(self, fixed: Tensor, of: Tensor, begun: Begun) -> Tensor:
@@ -254,7 +261,7 @@ class MDGR(Generator):
             said = network.say(beams.fixed, beams.of, begun)
             log_probs = network.log_probs(beams.fixed, said)
             width = self._width(filled + 1, asked.depth, index)
-            beams = beams.advance(log_probs, index, width, unwanted)
+            beams = beams.advance(log_probs, index, width, unwanted, self._searched(None)[0])
             if not len(beams.of):  # nothing is wanted of any
                 none = torch.full((count, asked.depth), -1, device=begin.device)
                 return FoundItems(none, torch.full(none.shape, -torch.inf, device=begin.device))
@@ -298,18 +305,25 @@ class Beams(NamedTuple):
         return cls(fixed, torch.zeros(count, device=device), torch.arange(count, device=device))
 
     def advance(
-        self, log_probs: Tensor, index: SlotIndex, width: int, unwanted: Tensor | None = None
+        self,
+        log_probs: Tensor,
+        index: SlotIndex,
+        width: int,
+        unwanted: Tensor | None = None,
+        whole: SlotIndex | None = None,
     ) -> Beams:
         """One more slot of each: the one the model is surest of. The best ``width`` go on.
 
         Beams of a query never become equal: they differ in the slot that was filled first, which
         is the same slot for all of them. What leads to ``unwanted`` items alone (``index.pairs`` of
-        queries) takes no room; it changes neither the slot nor a score.
+        queries) takes no room; it changes neither the slot nor a score, and neither does it that
+        ``index`` is of a part of the ``whole`` catalog.
         """
         legal = index.allowed(self.fixed)  # [R, L, K]
+        among = legal if whole is None or whole is index else whole.allowed(self.fixed)
+        sure = log_probs[..., : index.size].masked_fill(~among, -torch.inf).amax(-1)
+        slot = sure.masked_fill(self.fixed != FREE, -torch.inf).argmax(1)  # [R]
         log_probs = log_probs[..., : index.size].masked_fill(~legal, -torch.inf)
-        sure = log_probs.amax(-1).masked_fill(self.fixed != FREE, -torch.inf)
-        slot = sure.argmax(1)  # [R]
         rows = torch.arange(len(slot), device=slot.device)
         gained = self.scores[:, None] + log_probs[rows, slot]  # [R, K]
         if unwanted is not None:

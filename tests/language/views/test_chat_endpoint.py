@@ -243,7 +243,6 @@ def test_nobody_there(endpoint: Endpoint) -> None:
         ("http://[::1]:80/v1", True),
         ("https://api.example.com/v1", False),
         ("http://127.0.0.1.example.com/v1", False),
-        ("http://localhost@example.com/v1", False),
         ("http://192.168.0.5/v1", False),
     ],
 )
@@ -255,6 +254,13 @@ def test_histories_do_not_leave_the_device_unless_that_is_said(url: str, here: b
         with pytest.raises(ValidationError, match="elsewhere = true"):
             ChatEndpointConfig(url=url, model="m")
         assert ChatEndpointConfig(url=url, model="m", elsewhere=True).elsewhere
+
+
+def test_a_name_before_the_host_is_not_the_host() -> None:
+    url = "http://localhost@example.com/v1"
+    assert not is_here(url)
+    with pytest.raises(ValidationError, match="name or password"):
+        ChatEndpointConfig(url=url, model="m", elsewhere=True)
 
 
 def test_only_web_addresses_are_asked() -> None:

@@ -149,7 +149,7 @@ class CodedCatalog:
             item_vectors: float ``[new items, D]``, where vectors were used for the fit.
             codes: what to add to; by default the codes of the fit.
         """
-        known = codes or self.codes
+        known = self.codes if codes is None else codes
         table = self.tokenizer.assign(self.embed(catalog, item_vectors), known)
         return known.with_items(catalog.item_ids, table)
 

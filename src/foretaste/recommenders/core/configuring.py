@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from foretaste.errors import InputError
+from foretaste.errors import SECRET, InputError
 from foretaste.suggesting import nearest
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -42,6 +42,8 @@ def _first_line(config: type[BaseModel], error: ValidationError) -> str:
     if not location:
         return message
     if first["type"] == "value_error" and isinstance(first["input"], dict):  # of fields together
+        return f"{'.'.join(location)}: {message}"
+    if first["type"] == SECRET:
         return f"{'.'.join(location)}: {message}"
     return f"{'.'.join(location)} = {first['input']!r}: {message}"
 
