@@ -42,7 +42,8 @@ def untrained(kind: type[Generator], tokenizer: TokenizerConfig) -> Generator:
     ids = pl.Series("item_id", [f"i{number}" for number in range(27)])
     books = tuple(np.eye(3, dtype=np.float32) for _ in range(3))
     torch.manual_seed(0)
-    model = kind(dim=8, heads=1, beams=12, codes=CodingConfig(tokenizer=tokenizer))
+    stages: dict[str, Any] = {"warm_up": 1} if kind is MDGR else {}
+    model = kind(dim=8, heads=1, beams=12, codes=CodingConfig(tokenizer=tokenizer), **stages)
     model.codes = Codes(ids, TABLE, (3,) * 3, TABLE, books, kind is not MDGR)
     model.catalog = Catalog.from_items(ids, None)
     model.popularity = np.ones(27, np.int64)
