@@ -140,9 +140,9 @@ def main() -> None:
         if Kept(args.runs / "known", f"{form[0]} {form[1]:g}").numbers
     ]
     about = (
-        f"{data.name}, validation, {data.split.items:,} items, eight slots; every "
-        f"{args.every} questions are asked, {args.questions} for cross-entropies, which are of the "
-        "slots that are not told. 32 beams. Written by `benchmarks/mdgr_known.py`."
+        f"{data.name}, validation, {data.split.items:,} items, eight slots; lists "
+        f"are of one question in {args.every}, cross-entropies of {args.questions} questions and "
+        "of the slots that are not told. 32 beams. Written by `benchmarks/mdgr_known.py`."
     )
     write_table(args.out, rows, about)
     print(args.out.read_text())
