@@ -239,7 +239,9 @@ def test_texts_that_are_all_empty_are_refused(endpoint: Endpoint) -> None:
 def test_a_secret_in_the_wrong_place_is_refused_and_not_said_again(
     field: str, value: str, secret: str
 ) -> None:
-    values = {"kind": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m"} | {field: value}
+    values: dict[str, Any] = {"kind": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m"} | {
+        field: value
+    }
     with pytest.raises(ValidationError) as raised:
         EndpointConfig(**values)
     assert secret not in str(raised.value)

@@ -33,7 +33,9 @@ def generator(name: str, size: int = 6, **parameters: Any) -> Generator:
     kind = find(name)
     # Residual codes of k-means for S2GR too: its own are learnt by gradient, which takes longer.
     tokenizer = (OPQConfig if name == "mdgr" else RQKMeansConfig)(size=size)
-    stages = {"warm_up": 1, "warm_beams": 8} if name == "mdgr" else {}  # the longer way to a list
+    stages: dict[str, Any] = (
+        {"warm_up": 1, "warm_beams": 8} if name == "mdgr" else {}
+    )  # the longer way to a list
     wanted = SMALL | stages | {"codes": CodingConfig(tokenizer=tokenizer), "train": TRAIN}
     made = kind(**(wanted | parameters))
     assert isinstance(made, Generator)
