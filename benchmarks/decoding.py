@@ -52,7 +52,7 @@ def ways(levels: int) -> list[Way]:
         Way("S2GR, blank thoughts", "s2gr", True, {"thinking": "blank"}),
     ]
     return found + [
-        Way(f"MDGR, {slots} warm-up", "mdgr", False, {"warm_up": slots})
+        Way(f"MDGR, {slots} warm-up", "mdgr", False, {"warm_up": slots, "warm_beams": 8})
         for slots in range(levels + 1)
     ]
 
