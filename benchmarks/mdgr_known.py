@@ -31,7 +31,8 @@ from foretaste.recommenders.core.ranking import rank_queries
 from foretaste.recommenders.mdgr import MDGR, Begun, MDGRNetwork
 
 FORMS = [("catalog", 1.0, 0.1), ("catalog", 8.0, 0.1), ("codes", 1.0, 0.3), ("codes", 8.0, 0.3)]
-"""What probabilities are over, the weight of known codes, and the dropout that validation chose."""
+"""What probabilities are over, the weight of known codes, and dropout: validation's choice for
+``catalog``; what all begin with for ``codes``, for which no other was tried."""
 TOLD = (0, 1, 2, 4)
 """Slots that are told."""
 DIAL = (0, 1, 2, 8)

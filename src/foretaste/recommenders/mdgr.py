@@ -46,10 +46,10 @@ class MDGRConfig(GeneratorConfig):
         warm_beams: partly filled texts that are followed for each query. The last stage looks at
             every item that agrees with one of them; there are more when they would not lead to
             twice as many items as are wanted.
-        known_weight: what the vectors of known codes are multiplied by before the history's state
-            is added to them. At 1 that state, some thirty times as long, drowns them, which costs
-            nothing where slots are taught together; with ``normalise = "codes"`` the decoder learns
-            what codes say of each other from about 8 on.
+        known_weight: what the vectors of slots, known or hidden, are multiplied by before the
+            history's state is added to them. At 1 that state, some thirty times as long, drowns
+            them, which costs nothing where slots are taught together; with ``normalise = "codes"``
+            the decoder learns at 8 what codes say of each other.
         curriculum: epochs in which more and more slots are hidden, at most half of them in the
             first, and at most half of ``train.epochs``; 0 hides any number from the beginning. What
             is asked later begins with all slots hidden, so early stopping must come after it
